@@ -1,0 +1,1 @@
+"""Composition and parameters of Prefect flows; no algorithm, no file format."""

@@ -1,0 +1,1 @@
+"""What data looks like: Arrow schemas, parameter models, names, errors and the store's contract."""

@@ -1,0 +1,134 @@
+"""Parameters of the flows: one model each, which is also the command line's options and Prefect's form."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+
+from labelmill.schemas.errors import BadInput
+from labelmill.schemas.names import DatasetName
+
+PIXELS_MAX = 178_956_970
+"""Pillow's own bound on an image's area, in pixels: about 512 MiB of RGB."""
+
+FILE_BYTES_MAX = 256 * 2**20
+"""No photograph is larger; a larger file in an image folder is something else."""
+
+_SIZE = re.compile(r"(\d{1,5})(?:x(\d{1,5}))?")
+
+
+def parse_input_size(size: int | str) -> tuple[int, int]:
+    """Return (height, width) in pixels of `224` or `"224x320"` (height x width); raise BadInput otherwise."""
+    match = _SIZE.fullmatch(str(size))
+    if match is None or min(int(g) for g in match.groups() if g) < 1:
+        raise BadInput(f"input size {size!r}: expected pixels, such as 224, or height x width, such as 224x320")
+    return int(match[1]), int(match[2] or match[1])
+
+
+def _check_input_size(size: object) -> object:
+    if isinstance(size, int | str) and not isinstance(size, bool):
+        parse_input_size(size)
+    return size
+
+
+def _check_local(path: str) -> str:
+    if "://" in path and not path.startswith("file://"):
+        raise BadInput(f"{path.split('://')[0]}:// is not supported: expected a folder of this machine")
+    return str(Path(path.removeprefix("file://")).expanduser().absolute())
+
+
+LocalPath = Annotated[str, AfterValidator(_check_local)]
+InputSize = Annotated[int | str, BeforeValidator(_check_input_size)]
+
+
+class FlowParameters(BaseModel):
+    """Base of all parameters: unknown names are refused, values never change."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class IngestParameters(FlowParameters):
+    """What every ingest takes."""
+
+    source: LocalPath = Field(description="folder with the images")
+    store: LocalPath = Field(description="folder of the store; made when it does not exist")
+    dataset: DatasetName = Field(description="name of the dataset in the store")
+    split: str = Field(
+        "train", pattern=r"^[A-Za-z0-9_.-]{1,64}$", description="name of this part of the dataset: train, val, …"
+    )
+    id_prefix: str = Field(
+        "", description="put before every image_id, for two splits that hold the same paths; for example val/"
+    )
+    workers: int = Field(0, ge=0, le=256, description="threads that read files; 0 means four for each core")
+    chunk_size: int = Field(
+        50_000, ge=1, le=1_000_000, description="files in a part; a killed ingest resumes at a part"
+    )
+    max_pixels: int = Field(PIXELS_MAX, ge=1, description="reject images with more pixels than this")
+    max_bytes: int = Field(FILE_BYTES_MAX, ge=1, description="reject files larger than this, in bytes")
+    rehash: bool = Field(False, description="read every file again, also those whose size and time are unchanged")
+
+
+class IngestFolderParameters(IngestParameters):
+    """Ingest any tree of image files; the first folder below the source is the label."""
+
+    labels: str = Field(
+        "folder",
+        pattern="^(folder|none)$",
+        description="folder: the first folder of a path is its class; none: no labels",
+    )
+
+
+class IngestImagenetParameters(IngestParameters):
+    """Ingest ImageNet: a tree of wnid folders, or the flat validation folder with the devkit's ground truth."""
+
+    devkit: LocalPath | None = Field(
+        None,
+        description="folder with the devkit's meta.mat and ILSVRC2012_validation_ground_truth.txt; needed for a flat "
+        "validation folder; with a tree, its 1000 classes become the dataset's class list",
+    )
+
+
+class RelabelParameters(FlowParameters):
+    """Run a teacher over a dataset's images and store a label map for each."""
+
+    store: LocalPath = Field(description="folder of the store that holds the dataset's images table")
+    dataset: DatasetName = Field(description="name of the dataset in the store")
+    teacher: str = Field(
+        min_length=1, description="model name of timm, or torchvision/NAME; for example tf_efficientnet_lite0"
+    )
+    weights: str = Field(
+        "pretrained",
+        min_length=1,
+        description="a .safetensors or .pth file, package:NAME for a file in an installed package, or pretrained",
+    )
+    classes: str = Field(
+        "auto",
+        min_length=1,
+        description="the teacher's class list: auto (ImageNet for 1000 outputs), imagenet-1k, none, or a text file "
+        "with one class a line, in order: a wnid, a name, or wnid<tab>name",
+    )
+    input_size: InputSize | None = Field(
+        None, description="pixels, or height x width such as 224x320; default: the teacher's own"
+    )
+    top_k: int = Field(5, ge=1, le=100, description="classes kept in each cell of a map")
+    split: str | None = Field(None, description="relabel only this split; default: all")
+    images_version: int | None = Field(None, ge=1, description="version of the images table; default: the latest")
+    image_root: LocalPath | None = Field(
+        None, description="folder of the images when they are mounted elsewhere than at ingest"
+    )
+    shard_size: int = Field(2048, ge=1, le=100_000, description="images in a shard; a killed run resumes at a shard")
+    batch_size: int = Field(16, ge=1, le=4096, description="images in a forward pass")
+    workers: int = Field(0, ge=0, le=256, description="threads that decode and run the teacher; 0 means one a core")
+    calibration_images: int = Field(
+        256, ge=8, le=10_000, description="images on which the temperature of the pooled labels is fitted"
+    )
+    max_pixels: int = Field(PIXELS_MAX, ge=1, description="reject images with more pixels than this")
+
+
+class DemoParameters(FlowParameters):
+    """Build a small dataset of real photos, relabel it and show what a label map tells."""
+
+    out: LocalPath = Field("demo", description="folder for the photos, the store and the page")

@@ -1,0 +1,1 @@
+"""The work: plain functions with typed arguments, each runs without Prefect."""

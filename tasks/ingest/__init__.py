@@ -1,0 +1,1 @@
+"""From folders of images to the rows of an images table."""
