@@ -1,0 +1,92 @@
+"""Flows that bring images into a store."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from prefect import flow, task
+from prefect.cache_policies import NO_CACHE
+
+from labelmill.flows.signature import takes
+from labelmill.flows.untracked import untracked
+from labelmill.schemas.outcomes import Outcome
+from labelmill.schemas.parameters import IngestFolderParameters, IngestImagenetParameters
+from labelmill.tasks.progress import ProgressMeter
+from labelmill.tasks.stop import check_stop
+from labelmill.tasks.store import open_store
+from labelmill.tasks.summarise import count_statuses
+
+if TYPE_CHECKING:
+    from labelmill.tasks.ingest.job import Chunk, IngestRun
+    from labelmill.tasks.store.receipts import Receipt
+
+
+@flow(name="ingest-imagenet")
+@takes(IngestImagenetParameters)
+def ingest_imagenet(parameters: IngestImagenetParameters) -> Outcome:
+    """Ingest ImageNet: a tree of wnid folders, or the flat validation folder with the devkit's ground truth."""
+    from labelmill.tasks.ingest.job import prepare_imagenet
+
+    started = time.monotonic()
+    return _ingest(prepare_imagenet(parameters), started)
+
+
+@flow(name="ingest-folder")
+@takes(IngestFolderParameters)
+def ingest_folder(parameters: IngestFolderParameters) -> Outcome:
+    """Ingest any tree of image files; the first folder below the source is the label."""
+    from labelmill.tasks.ingest.job import prepare_folder
+
+    started = time.monotonic()
+    return _ingest(prepare_folder(parameters), started)
+
+
+@task(name="ingest-chunk", task_run_name="chunk-{number}", cache_policy=NO_CACHE)
+def _ingest_chunk(number: int, work: tuple[IngestRun, Chunk, ProgressMeter]) -> Receipt:
+    from labelmill.tasks.ingest.job import ingest_chunk
+
+    run, chunk, meter = work
+
+    def on_done(files: int) -> None:
+        check_stop()
+        meter.add(done=files)
+
+    receipt = ingest_chunk(run, chunk, on_done=on_done)
+    meter.add(rejected=receipt.counts["rejected"])
+    return receipt
+
+
+def _ingest(run: IngestRun, started: float) -> Outcome:
+    from labelmill.tasks.ingest.job import commit_ingest
+
+    meter = ProgressMeter("files", run.files_to_read)
+    receipts = []
+    for chunk in run.chunks:
+        receipt = run.table.receipts.find(chunk.key, run=run.run)
+        if receipt is None:
+            receipt = _ingest_chunk(chunk.number, untracked((run, chunk, meter)))
+        else:
+            meter.add(reused=len(chunk.files), rejected=receipt.counts["rejected"])
+        receipts.append(receipt)
+    worked = meter.finish().done
+    version = commit_ingest(run, receipts)
+    split = run.parameters.split
+    done, rejected = count_statuses(open_store(run.parameters.store), version.table, version.number, split)
+    plan = run.plan
+    return Outcome(
+        title=f"{run.flow} {run.parameters.dataset}, split {split}",
+        table=version.table,
+        version=version.number,
+        images=done + sum(rejected.values()),
+        done=done,
+        rejected=rejected,
+        seconds=time.monotonic() - started,
+        worked=worked,
+        facts={
+            "since the last version": f"{len(plan.added)} added, {len(plan.changed)} changed, "
+            f"{len(plan.removed)} removed",
+            "classes": str(len(run.settings.classes)),
+            "images below": str(run.settings.root),
+        },
+    )

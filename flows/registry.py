@@ -1,0 +1,40 @@
+"""The flows by name, without importing them: listing must not cost Prefect's and torch's imports."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import cast
+
+from labelmill.schemas.outcomes import Outcome
+from labelmill.schemas.parameters import (
+    FlowParameters,
+    IngestFolderParameters,
+    IngestImagenetParameters,
+    RelabelParameters,
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FlowEntry:
+    """A flow's parameter model and where its function is."""
+
+    parameters: type[FlowParameters]
+    module: str
+    function: str
+
+    def load(self) -> Callable[..., Outcome]:
+        """Import the Prefect flow."""
+        return cast("Callable[..., Outcome]", getattr(importlib.import_module(self.module), self.function))
+
+
+FLOWS = {
+    "ingest-imagenet": FlowEntry(
+        parameters=IngestImagenetParameters, module="labelmill.flows.ingest", function="ingest_imagenet"
+    ),
+    "ingest-folder": FlowEntry(
+        parameters=IngestFolderParameters, module="labelmill.flows.ingest", function="ingest_folder"
+    ),
+    "relabel": FlowEntry(parameters=RelabelParameters, module="labelmill.flows.relabel", function="relabel"),
+}

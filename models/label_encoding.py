@@ -1,0 +1,145 @@
+"""From a teacher's dense logits to the sparse, quantised label map that is stored, and back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from labelmill.models.label_pooling import LabelMapBatch
+from labelmill.schemas.errors import BadInput
+
+Ints = npt.NDArray[np.integer[Any]]
+
+LOGIT_STEP = 1 / 32
+"""Unit of stored logits. Measured at 224 and 475: see docs/label-maps.md."""
+
+STEPS_MAX = 32767
+"""Stored values are 16 bits wide; a classifier whose logits pass ±1000 is broken."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TopCells:
+    """The top-k of every cell of B maps, centred, and what is needed to describe the rest.
+
+    ids: (B, H, W, k) int64; logits: (B, H, W, k) float32, descending, centred; log_sum_exp: (B, H, W) float32 of the
+    centred logits; class_sums: (B, C) float32, each class's centred logits summed over the cells.
+    """
+
+    ids: Tensor
+    logits: Tensor
+    log_sum_exp: Tensor
+    class_sums: Tensor
+
+
+def top_cells(dense: Tensor, top_k: int) -> TopCells:
+    """Keep the top-k of each cell of dense logits (B, C, H, W) and centre: no constant of the bias survives.
+
+    Each cell's logits lose the mean of those outside its top-k (the mean of all where the top-k is everything), which
+    softmax does not notice. `top_k` above C counts as C.
+    """
+    cells = dense.float().permute(0, 2, 3, 1)  # (B, H, W, C)
+    classes = cells.shape[-1]
+    logits, ids = cells.topk(min(top_k, classes), dim=-1)
+    outside = classes - logits.shape[-1]
+    total = cells.sum(-1)
+    centre = (total - logits.sum(-1)) / outside if outside else total / classes
+    return TopCells(
+        ids=ids,
+        logits=logits - centre[..., None],
+        log_sum_exp=cells.logsumexp(-1) - centre,
+        class_sums=cells.sum((1, 2)) - centre.sum((1, 2))[:, None],
+    )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EncodedMap:
+    """One image's label map as it is stored: integers only, logits in steps.
+
+    classes: (L,) distinct class ids, those that lead most cells first; cells: (L,) how many cells each leads;
+    absent: (L,) mean centred logit where the class is not in the top-k, in steps; index: (H*W*k,) places in `classes`
+    by (y, x, rank); top: (H*W,) the top logit in steps; drops: (H*W*(k-1),) by how many steps each further rank is
+    below the one before; rest: (H*W,) log-sum-exp minus the top logit, in steps.
+    """
+
+    classes: Ints
+    cells: Ints
+    absent: Ints
+    index: Ints
+    top: Ints
+    drops: Ints
+    rest: Ints
+
+
+def encode_map(top: TopCells, row: int, *, step: float) -> EncodedMap:
+    """Encode image `row` of a batch; `step` is the unit of the stored logits.
+
+    Raises BadInput when a logit is not finite or too large for 16 bits.
+    """
+    ids = top.ids[row].numpy()
+    height, width, top_k = ids.shape
+    logits = top.logits[row].numpy().reshape(-1, top_k)
+    listed, inverse, present = np.unique(ids, return_inverse=True, return_counts=True)
+    index = inverse.reshape(-1, top_k)
+    cells = np.bincount(index[:, 0], minlength=len(listed))
+    order = np.argsort(-cells, kind="stable")
+    place = np.empty_like(order)
+    place[order] = np.arange(len(order))
+    inside = np.bincount(index.ravel(), weights=logits.ravel(), minlength=len(listed))  # summed in float64
+    outside = height * width - present
+    absent = (top.class_sums[row].numpy()[listed] - inside) / np.maximum(outside, 1) * (outside > 0)
+    quantised = _quantise(logits, step)
+    rest = _quantise(top.log_sum_exp[row].numpy().ravel(), step) - quantised[:, 0]
+    return EncodedMap(
+        classes=listed[order].astype(np.int32),
+        cells=cells[order].astype(np.int32),
+        absent=_quantise(absent[order], step),
+        index=place[index.ravel()].astype(np.int32),
+        top=quantised[:, 0],
+        drops=(quantised[:, :-1] - quantised[:, 1:]).ravel(),
+        rest=np.maximum(rest, 0),  # rounding may not put a class above the sum of all
+    )
+
+
+def _quantise(values: npt.NDArray[np.floating[Any]], step: float) -> Ints:
+    steps: npt.NDArray[np.floating[Any]] = np.rint(values / step)
+    if not bool((np.abs(steps) <= STEPS_MAX).all()):
+        raise BadInput(f"logits: expected finite values within ±{STEPS_MAX * step:g}, got {np.abs(values).max()}")
+    return steps.astype(np.int32, copy=False)
+
+
+def decode_logits(
+    top: npt.NDArray[np.integer], drops: npt.NDArray[np.integer], *, step: float
+) -> npt.NDArray[np.float32]:
+    """Return centred logits (N, k) float32 of N cells from their `top` (N,) and `drops` (N*(k-1),)."""
+    below = np.cumsum(drops.reshape(len(top), -1), axis=1, dtype=np.int32)
+    return np.hstack([top[:, None], top[:, None] - below]).astype(np.float32) * np.float32(step)
+
+
+def gather_maps(
+    maps: Sequence[EncodedMap], *, grid: tuple[int, int], top_k: int, step: float, num_classes: int
+) -> LabelMapBatch:
+    """Decode stored maps into one batch for pooling; the shapes are those of `LabelMapBatch`."""
+    height, width = grid
+    longest = max((len(m.classes) for m in maps), default=0)
+    classes = np.full((len(maps), longest), num_classes, dtype=np.int64)
+    absent = np.zeros((len(maps), longest), dtype=np.float32)
+    for row, m in enumerate(maps):
+        classes[row, : len(m.classes)] = m.classes
+        absent[row, : len(m.absent)] = m.absent
+    index = np.array([m.index for m in maps], dtype=np.int64)
+    tops = np.concatenate([m.top for m in maps]) if maps else np.empty(0, np.int32)
+    drops = np.concatenate([m.drops for m in maps]) if maps else np.empty(0, np.int32)
+    shape = (len(maps), height, width, top_k)
+    return LabelMapBatch(
+        classes=torch.from_numpy(classes),
+        absent=torch.from_numpy(absent * np.float32(step)),
+        index=torch.from_numpy(index.reshape(shape)),
+        logits=torch.from_numpy(decode_logits(tops, drops, step=step).reshape(shape)),
+        num_classes=num_classes,
+    )

@@ -1,0 +1,61 @@
+"""The label maps table: one row for every image, with its sparse map of a teacher's logits."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import pyarrow as pa
+from pydantic import BaseModel, ConfigDict, Field
+
+from labelmill.schemas.classes import ClassList
+
+
+def _list_of(kind: pa.DataType) -> pa.ListType:
+    return pa.list_(pa.field("element", kind, nullable=False))  # named as Parquet names it, so that it reads back equal
+
+
+LABEL_MAPS_SCHEMA = pa.schema(
+    [
+        pa.field("image_id", pa.string(), nullable=False),
+        pa.field("split", pa.string(), nullable=False),
+        pa.field("status", pa.string(), nullable=False),
+        pa.field("reason", pa.string()),
+        pa.field("detail", pa.string()),
+        pa.field("label", pa.int32()),  # the image's label as a class id of the teacher; null when not matched
+        pa.field("pooled_class", pa.int32()),  # of the whole image, by the default pooling
+        pa.field("pooled_prob", pa.float32()),
+        # The map; null for a rejected image. See models/label_encoding.py for what each number means.
+        pa.field("classes", _list_of(pa.int32())),  # (L,) distinct class ids, leaders of most cells first
+        pa.field("cells", _list_of(pa.int32())),  # (L,) cells that each class leads
+        pa.field("absent", _list_of(pa.int16())),  # (L,) in steps
+        pa.field("index", _list_of(pa.uint16())),  # (H*W*k,) by y, x, rank
+        pa.field("top", _list_of(pa.int16())),  # (H*W,) in steps
+        pa.field("drops", _list_of(pa.uint16())),  # (H*W*(k-1),) in steps
+        pa.field("rest", _list_of(pa.uint16())),  # (H*W,) in steps
+    ]
+)
+
+MAP_COLUMNS = ("classes", "cells", "absent", "index", "top", "drops", "rest")
+"""Columns that hold the encoded map; SQL shows them as label_cells and label_classes."""
+
+
+class LabelMapMetadata(BaseModel):
+    """What the numbers of a label maps version mean: grid, classes, quantisation, temperature and teacher."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: Literal["label_maps"] = "label_maps"
+    grid: tuple[int, int] = Field(description="(H, W): cells down and across")
+    axis_order: Literal["y,x,rank"] = "y,x,rank"
+    top_k: int
+    input_size: tuple[int, int] = Field(description="(height, width) in pixels to which the whole image was resized")
+    logit_step: float = Field(description="unit of the stored logits")
+    num_classes: int
+    classes: ClassList | None = Field(description="the teacher's classes; None when they are not known")
+    temperature: float = Field(gt=0, description="divides the pooled logits in the default mode")
+    absent_share: float = Field(
+        ge=0, le=1, description="how much of its absent mean a class counts in the default mode"
+    )
+    calibration: dict[str, Any] = Field(description="on what the temperature was fitted")
+    label_match: dict[str, Any] = Field(description="how the dataset's labels were matched to the teacher's classes")
+    teacher: dict[str, Any]

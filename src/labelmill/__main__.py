@@ -1,0 +1,5 @@
+"""Run the command line as `python -m labelmill`."""
+
+from labelmill.cli import main
+
+main()

@@ -1,0 +1,122 @@
+"""`labelmill run FLOW`: parameters from the command line, Prefect around the work, an outcome at the end."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import sys
+from collections.abc import Sequence
+from types import FrameType
+
+from pydantic import ValidationError
+from pydantic_settings import (
+    BaseSettings,
+    CliSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
+
+from labelmill.cli_text import ProgressLine, format_outcome
+from labelmill.flows.local_server import prefect_api
+from labelmill.flows.registry import FLOWS
+from labelmill.schemas.outcomes import Outcome
+from labelmill.schemas.parameters import FlowParameters
+
+EXIT_USAGE = 2
+
+
+def run_command(given: Sequence[str]) -> int:
+    """Run the flow named first with the options that follow."""
+    name, options = (given[0], given[1:]) if given else ("", ())
+    if name not in FLOWS:
+        asked_for_help = name in {"", "-h", "--help"}
+        print(_list_flows(), file=sys.stdout if asked_for_help else sys.stderr)
+        if not asked_for_help:
+            print(f"labelmill: error: no flow {name!r}", file=sys.stderr)
+        return 0 if name in {"-h", "--help"} else EXIT_USAGE
+    try:
+        parameters = parse_options(name, FLOWS[name].parameters, options)
+    except ValidationError as error:
+        for problem in error.errors():
+            field = str(problem["loc"][0]).replace("_", "-") if problem["loc"] else "options"
+            print(f"labelmill: --{field}: {problem['msg'].removeprefix('Value error, ')}", file=sys.stderr)
+        return EXIT_USAGE
+    print(format_outcome(run_flow(name, parameters)))
+    return 0
+
+
+def _list_flows() -> str:
+    width = max(map(len, FLOWS))
+    lines = [f"  {name.ljust(width)}  {(entry.parameters.__doc__ or '').strip()}" for name, entry in FLOWS.items()]
+    return "\n".join(
+        ["usage: labelmill run FLOW --option value …   (labelmill run FLOW --help lists its options)", *lines]
+    )
+
+
+def parse_options(name: str, model: type[FlowParameters], options: Sequence[str]) -> FlowParameters:
+    """Read a flow's parameters from its command line; exits with 2 for unknown or missing options.
+
+    Raises ValidationError for values that do not fit.
+    """
+
+    class Options(BaseSettings, model):  # type: ignore[misc, valid-type]
+        model_config = SettingsConfigDict(
+            cli_kebab_case=True,
+            cli_prog_name=f"labelmill run {name}",
+            cli_enforce_required=True,
+            cli_implicit_flags=True,
+            cli_hide_none_type=True,
+            cli_avoid_json=True,
+            frozen=True,
+            extra="forbid",
+        )
+
+        @classmethod
+        def settings_customise_sources(
+            cls, settings_cls: type[BaseSettings], *_: object, **__: object
+        ) -> tuple[PydanticBaseSettingsSource, ...]:
+            return (CliSettingsSource(settings_cls, cli_parse_args=list(options)),)
+
+    Options.__doc__ = model.__doc__
+    return model.model_validate(Options().model_dump())
+
+
+def run_flow(name: str, parameters: FlowParameters) -> Outcome:
+    """Run a flow under Prefect in this process, with progress on standard error."""
+    from labelmill.tasks.preflight import check_parameters
+
+    check_parameters(parameters)
+    line = ProgressLine()
+    progress = logging.getLogger("labelmill.progress")
+    progress.addHandler(line)
+    progress.setLevel(logging.INFO)
+    progress.propagate = False
+    try:
+        with _stoppable(), prefect_api():
+            return FLOWS[name].load()(**parameters.model_dump())
+    finally:
+        progress.removeHandler(line)
+        line.end_line()
+
+
+class _stoppable:  # noqa: N801 - reads as what it does
+    """Turn SIGINT and SIGTERM into a stop at the next batch; a second one ends the process at once."""
+
+    def __enter__(self) -> None:
+        self._before = {number: signal.signal(number, self._stop) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _stop(self, number: int, frame: FrameType | None) -> None:
+        from labelmill.tasks.stop import ask_to_stop
+
+        ask_to_stop()
+        signal.signal(number, signal.SIG_DFL)
+        print("\nstopping after the images in work; once more to stop at once", file=sys.stderr)
+
+
+def run_demo(out: str) -> int:
+    """Run the demo into a folder."""
+    raise NotImplementedError(out)

@@ -1,0 +1,95 @@
+"""How the command line writes tables, sizes and progress."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Sequence
+
+from labelmill.schemas.outcomes import Outcome
+from labelmill.tasks.progress import Progress
+
+LINE_EVERY_S = 5.0
+"""Where the line cannot move (a log, a pipe), progress is a new line this often."""
+
+
+def format_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return aligned columns; a column of numbers is aligned to the right."""
+    widths = [max(len(row[at]) for row in [header, *rows]) for at in range(len(header))]
+    right = [all(row[at].replace(",", "").isdigit() for row in rows) for at in range(len(header))]
+    lines = []
+    for row in [header, *rows]:
+        cells = [c.rjust(w) if r else c.ljust(w) for c, w, r in zip(row, widths, right, strict=True)]
+        lines.append("  ".join(cells).rstrip())
+    return "\n".join(lines)
+
+
+def format_bytes(size: float) -> str:
+    """Return a size with its unit, in powers of ten."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if size < 1000:
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1000
+    return f"{size:.1f} TB"
+
+
+def format_seconds(seconds: float) -> str:
+    """Return a duration as people say it."""
+    if seconds < 60:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+    minutes = int(seconds // 60)
+    return f"{minutes} min {seconds % 60:.0f} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def format_outcome(outcome: Outcome) -> str:
+    """Return the table that ends a run."""
+    lines = [
+        ("table", f"{outcome.table}, version {outcome.version}"),
+        ("images", f"{outcome.images:,}"),
+        ("done", f"{outcome.done:,}"),
+        ("rejected", f"{sum(outcome.rejected.values()):,}"),
+        *((f"  {reason}", f"{count:,}") for reason, count in outcome.rejected.items()),
+        ("worked on now", f"{outcome.worked:,} in {format_seconds(outcome.seconds)}, {outcome.images_per_s:,.1f}/s"),
+        *outcome.facts.items(),
+    ]
+    width = max(len(name) for name, _ in lines)
+    return "\n".join([outcome.title, *(f"  {name.ljust(width)}  {value}" for name, value in lines)])
+
+
+class ProgressLine(logging.Handler):
+    """Shows records of `labelmill.progress` on standard error: one moving line, or a line now and then in a log."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._moving = sys.stderr.isatty()
+        self._last = 0.0
+        self._drawn = False
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Draw the progress that a record carries."""
+        progress = getattr(record, "progress", None)
+        if not isinstance(progress, Progress) or not progress.total:
+            return
+        finished = progress.done + progress.reused >= progress.total
+        if self._moving:
+            print(f"\r\x1b[2K{_line(progress)}", end="\n" if finished else "", file=sys.stderr, flush=True)
+            self._drawn = not finished
+        elif finished or progress.elapsed_s - self._last >= LINE_EVERY_S:
+            self._last = progress.elapsed_s
+            print(_line(progress), file=sys.stderr, flush=True)
+
+    def end_line(self) -> None:
+        """Leave a line that was still moving, so that what comes next starts on its own."""
+        if self._drawn:
+            print(file=sys.stderr)
+            self._drawn = False
+
+
+def _line(p: Progress) -> str:
+    at = p.done + p.reused
+    parts = [f"{at:,} of {p.total:,} {p.what}", f"{p.rate:,.1f}/s", f"{p.rejected:,} rejected"]
+    if p.reused:
+        parts.append(f"{p.reused:,} done before")
+    if p.eta_s is not None and at < p.total:
+        parts.append(f"{format_seconds(p.eta_s)} left")
+    return "  ".join(parts)

@@ -1,0 +1,79 @@
+"""Label ImageNet's files: a tree of wnid folders, or the flat validation folder by the devkit's ground truth."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+
+from labelmill.schemas.classes import WNID_PATTERN, ClassList, ClassName
+from labelmill.schemas.errors import BadInput
+from labelmill.tasks.ingest.devkit import Devkit, is_validation_name
+from labelmill.tasks.ingest.labels import SourceLabels
+from labelmill.tasks.ingest.list_files import FileKind, ListedFile
+from labelmill.tasks.ingest.plan import settle_classes
+
+
+def find_imagenet_root(source: str, split: str) -> str:
+    """Return the folder that holds the images: `source`, or its folder `split` when only that looks like ImageNet.
+
+    A source that cannot be read is returned as it is: listing it says what is wrong.
+    """
+    below = os.path.join(source, split)
+    return below if not _looks_like_imagenet(source) and _looks_like_imagenet(below) else source
+
+
+def _looks_like_imagenet(folder: str) -> bool:
+    try:
+        with os.scandir(folder) as entries:
+            return any(_is_wnid_folder(entry) or is_validation_name(entry.name) for entry in entries)
+    except OSError:
+        return False
+
+
+def _is_wnid_folder(entry: os.DirEntry[str]) -> bool:
+    return WNID_PATTERN.fullmatch(entry.name) is not None and os.path.isdir(entry.path)
+
+
+def label_imagenet(files: Sequence[ListedFile], *, devkit: Devkit | None) -> SourceLabels:
+    """Label files by their wnid folder if any has one, else by their name in the devkit's ground truth.
+
+    A tree proposes its own wnids, sorted, or the devkit's classes when it is given. Raises BadInput when a flat folder
+    comes without devkit, or a tree has wnids that the devkit does not know.
+    """
+    keys = [_wnid_of_folder(file) for file in files]
+    wnids = sorted({key for key in keys if key is not None})
+    if wnids:
+        classes = _name_classes(wnids)
+        if devkit is not None:
+            classes = settle_classes(classes, devkit.classes, owner="the devkit")
+        return SourceLabels(classes=classes, keys=keys, required=True)
+    if devkit is None:
+        raise BadInput(
+            "devkit: the source has no folders named by a wnid, such as n01440764; a flat validation folder needs "
+            "the folder with meta.mat and ILSVRC2012_validation_ground_truth.txt"
+        )
+    found = (devkit.find_label(file.path) for file in files)
+    flat = [None if label is None else devkit.classes.classes[label].wnid for label in found]
+    return SourceLabels(classes=devkit.classes, keys=flat, required=True)
+
+
+def _wnid_of_folder(file: ListedFile) -> str | None:
+    folder, slash, _ = file.path.partition("/")
+    # A wnid folder that cannot be read is listed as an entry without a slash, but its class is there.
+    if not slash and file.kind is not FileKind.UNREADABLE_FOLDER:
+        return None
+    return folder if WNID_PATTERN.fullmatch(folder) else None
+
+
+def _name_classes(wnids: Iterable[str]) -> ClassList:
+    from timm.data import ImageNetInfo  # seconds of import, needed by trees alone
+
+    info = ImageNetInfo()
+    names = []
+    for wnid in wnids:
+        try:
+            name = info.label_name_to_description(wnid)
+        except KeyError:
+            name = wnid
+        names.append(ClassName(name=name, wnid=wnid))
+    return ClassList(classes=tuple(names), source="wnid folders")

@@ -1,0 +1,119 @@
+"""List a folder's files with their sizes and times, in an order that no file system decides."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+
+from labelmill.schemas.errors import BadInput
+
+
+class FileKind(StrEnum):
+    """What an entry of a folder turned out to be; only a `file` can hold an image."""
+
+    FILE = "file"
+    BROKEN_LINK = "broken_link"
+    MISSING = "missing"
+    NOT_A_FILE = "not_a_file"
+    LOOP = "loop"
+    UNREADABLE = "unreadable"
+    UNREADABLE_FOLDER = "unreadable_folder"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListedFile:
+    """An entry below the source: `path` is relative, '/' between folders, undecodable bytes as surrogates.
+
+    `size` in bytes and `mtime_ns` since the epoch are those of the link's target, None where there is none.
+    """
+
+    path: str
+    size: int | None
+    mtime_ns: int | None
+    kind: FileKind
+
+
+@dataclass(frozen=True, slots=True)
+class _Folder:
+    """A folder to read; `above` are the (device, inode) of itself and of the folders that lead to it."""
+
+    full: str
+    prefix: str
+    above: tuple[tuple[int, int], ...]
+
+
+def list_files(root: str | os.PathLike[str]) -> list[ListedFile]:
+    """Return everything below `root` that is not a folder, sorted by the bytes of the path.
+
+    Links to folders are followed, save those that lead back up (kind `loop`); a folder that cannot be read gives one
+    entry (`unreadable_folder`). Raises BadInput when `root` is no folder, cannot be read or holds no files.
+    """
+    root = os.fspath(root)
+    try:
+        top = os.stat(root)
+        os.scandir(root).close()
+    except OSError as error:
+        raise BadInput(f"source: {root}: {error.strerror}; expected a folder with images") from error
+    files: list[ListedFile] = []
+    waiting = [_Folder(root, "", ((top.st_dev, top.st_ino),))]
+    while waiting:
+        for found in _read_folder(waiting.pop()):
+            if isinstance(found, _Folder):
+                waiting.append(found)
+            else:
+                files.append(found)
+    if not files:
+        raise BadInput(f"source: {root} holds no files; expected a folder with images")
+    files.sort(key=lambda file: os.fsencode(file.path))
+    return files
+
+
+def _read_folder(folder: _Folder) -> Iterator[ListedFile | _Folder]:
+    try:
+        with os.scandir(folder.full) as entries:
+            for entry in entries:
+                yield _look(entry, folder)
+    except OSError:
+        yield ListedFile(
+            path=folder.prefix.rstrip("/") or ".", size=None, mtime_ns=None, kind=FileKind.UNREADABLE_FOLDER
+        )
+
+
+def _look(entry: os.DirEntry[str], folder: _Folder) -> ListedFile | _Folder:
+    path = folder.prefix + entry.name
+    try:
+        found = entry.stat()
+    except OSError as error:
+        return ListedFile(path=path, size=None, mtime_ns=None, kind=_explain(entry, error))
+    if stat.S_ISREG(found.st_mode):
+        return ListedFile(path=path, size=found.st_size, mtime_ns=found.st_mtime_ns, kind=FileKind.FILE)
+    if not stat.S_ISDIR(found.st_mode):
+        return ListedFile(path=path, size=None, mtime_ns=None, kind=FileKind.NOT_A_FILE)
+    identity = (found.st_dev, found.st_ino)
+    if identity in folder.above:
+        return ListedFile(path=path, size=None, mtime_ns=None, kind=FileKind.LOOP)
+    return _Folder(entry.path, path + "/", (*folder.above, identity))
+
+
+def _explain(entry: os.DirEntry[str], error: OSError) -> FileKind:
+    if error.errno == errno.ELOOP or (isinstance(error, FileNotFoundError) and entry.is_symlink()):
+        return FileKind.BROKEN_LINK
+    return FileKind.MISSING if isinstance(error, FileNotFoundError) else FileKind.UNREADABLE
+
+
+def is_text(path: str) -> bool:
+    """Tell whether a path is valid UTF-8, which ids and uris must be."""
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def as_text(path: str) -> str:
+    r"""Return a path as valid UTF-8: the bytes that are not become escapes such as `\xff`."""
+    return path if is_text(path) else os.fsencode(path).decode("utf-8", "backslashreplace")

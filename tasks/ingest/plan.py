@@ -1,0 +1,136 @@
+"""Decide, without touching a file, which images an ingest must read and which class list it uses."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from labelmill.schemas.classes import ClassList
+from labelmill.schemas.errors import BadInput
+from labelmill.schemas.images import TRANSIENT_REASONS, Reason
+from labelmill.tasks.ingest.labels import SourceLabels, class_key, find_label_ids
+from labelmill.tasks.ingest.list_files import FileKind, ListedFile, as_text, is_text
+
+EXAMPLES_SHOWN = 5
+"""Enough names to recognise a mistake by, few enough for one line."""
+
+COMPARED_COLUMNS = ("image_id", "bytes", "mtime_ns", "label", "reason")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IngestPlan:
+    """Image ids by what became of them since the table's last version; all but `removed` in listing order."""
+
+    unchanged: tuple[str, ...]
+    changed: tuple[str, ...]
+    added: tuple[str, ...]
+    removed: tuple[str, ...]
+
+
+def make_image_ids(files: Sequence[ListedFile], *, id_prefix: str) -> list[str]:
+    """Return the image_id of each listed file; raise BadInput when two escaped names fall together."""
+    ids = [id_prefix + as_text(file.path) for file in files]
+    if len(set(ids)) < len(ids):
+        seen: set[str] = set()
+        twice = [image_id for image_id in ids if image_id in seen or seen.add(image_id)]  # type: ignore[func-returns-value]
+        raise BadInput(f"source: files with the same id once made valid UTF-8: {_examples(twice)}; rename them")
+    return ids
+
+
+def lacks_label(file: ListedFile, label: int | None, *, required: bool) -> bool:
+    """Tell whether a file is rejected as `no_label`; what is no readable file has another reason."""
+    return required and label is None and file.kind is FileKind.FILE and is_text(file.path)
+
+
+def plan_ingest(
+    files: Sequence[ListedFile],
+    labels: Sequence[int | None],
+    table: pa.Table,
+    *,
+    id_prefix: str,
+    labels_required: bool,
+    rehash: bool,
+) -> IngestPlan:
+    """Compare a listing with the rows of the same split in `table` (COMPARED_COLUMNS at least).
+
+    A file is unchanged when its size, time and label are, and the row's reason does not lie in the machine. With
+    `rehash` every known file is changed.
+    """
+    columns = (table.column(name).to_pylist() for name in COMPARED_COLUMNS)
+    known = {image_id: tuple(row) for image_id, *row in zip(*columns, strict=True)}
+    unchanged: list[str] = []
+    changed: list[str] = []
+    added: list[str] = []
+    ids = make_image_ids(files, id_prefix=id_prefix)
+    for image_id, file, label in zip(ids, files, labels, strict=True):
+        row = known.pop(image_id, None)
+        if row is None:
+            added.append(image_id)
+        elif rehash or _needs_reading(file, label, row, labels_required=labels_required):
+            changed.append(image_id)
+        else:
+            unchanged.append(image_id)
+    return IngestPlan(
+        unchanged=tuple(unchanged), changed=tuple(changed), added=tuple(added), removed=tuple(sorted(known))
+    )
+
+
+def _needs_reading(file: ListedFile, label: int | None, row: tuple[object, ...], *, labels_required: bool) -> bool:
+    *facts, reason = row
+    if facts != [file.size, file.mtime_ns, label]:
+        return True
+    # A name that is not valid UTF-8 is unreadable for good: reading again would make a new version each time.
+    if reason in TRANSIENT_REASONS and is_text(file.path):
+        return True
+    return (reason == Reason.NO_LABEL) != lacks_label(file, label, required=labels_required)
+
+
+def settle_classes(found: ClassList, fixed: ClassList | None, *, owner: str) -> ClassList:
+    """Return the class list to use: `fixed`, that of the first ingest, or `found` when there is none yet.
+
+    `found` holds the classes that the files really have. Raises BadInput when some are not in `fixed`, since ids once
+    given never change; `owner` says in the message whose list that is.
+    """
+    if fixed is None:
+        return found
+    known = {class_key(name) for name in fixed.classes}
+    strange = [class_key(name) for name in found.classes if class_key(name) not in known]
+    if strange:
+        raise BadInput(
+            f"source: {len(strange)} of {len(found)} classes are not among the {len(fixed)} of {owner}: "
+            f"{_examples(strange)}; ingest into another dataset, which for ImageNet can begin with all classes "
+            "by --devkit"
+        )
+    return fixed
+
+
+def settle_labels(labels: SourceLabels, fixed: ClassList | None, *, owner: str) -> tuple[ClassList, list[int | None]]:
+    """Return the class list of a dataset and each file's id in it, None where a file has no label.
+
+    Only classes that files have must be in `fixed` (see settle_classes), not all that the source proposes.
+    """
+    used = set(labels.keys)
+    proposed = labels.classes
+    found = ClassList(classes=tuple(c for c in proposed.classes if class_key(c) in used), source=proposed.source)
+    classes = proposed if fixed is None else settle_classes(found, fixed, owner=owner)
+    return classes, find_label_ids(labels.keys, classes)
+
+
+def refuse_shared_ids(ids: Sequence[str], others: pa.Table) -> None:
+    """Raise BadInput when rows of other splits in `others` (image_id, split) have one of the ids."""
+    wanted = set(ids)
+    pairs = zip(others.column("image_id").to_pylist(), others.column("split").to_pylist(), strict=True)
+    shared = [(image_id, split) for image_id, split in pairs if image_id in wanted]
+    if shared:
+        splits = ", ".join(sorted({split for _, split in shared}))
+        raise BadInput(
+            f"id_prefix: {len(shared)} image ids are already in split {splits} of this dataset: "
+            f"{_examples([image_id for image_id, _ in shared])}; give this split an --id-prefix, for example val/"
+        )
+
+
+def _examples(names: Sequence[str]) -> str:
+    shown = ", ".join(names[:EXAMPLES_SHOWN])
+    return shown if len(names) <= EXAMPLES_SHOWN else f"{shown}, …"

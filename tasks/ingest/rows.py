@@ -1,0 +1,115 @@
+"""Read a chunk of listed files in threads and make its rows of the images table."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+
+import pyarrow as pa
+
+from labelmill.schemas.classes import ClassList
+from labelmill.schemas.images import IMAGES_SCHEMA, Reason, Status
+from labelmill.tasks.ingest.list_files import FileKind, ListedFile, as_text, is_text
+from labelmill.tasks.ingest.plan import lacks_label
+from labelmill.tasks.read_image import ImageFacts, inspect_image
+
+THREADS_PER_CORE = 4
+"""Reading waits for the disk more than it computes."""
+
+_FILES_PER_STEP = 32
+"""Files that a thread takes at once: few, for smooth progress; enough, for queueing not to cost."""
+
+_KIND_REASONS = {
+    FileKind.BROKEN_LINK: (Reason.BROKEN_LINK, "a link that leads nowhere"),
+    FileKind.MISSING: (Reason.MISSING, "gone while the folder was listed"),
+    FileKind.NOT_A_FILE: (Reason.NOT_A_FILE, "expected a regular file, got a pipe, a socket or a device"),
+    FileKind.LOOP: (Reason.NOT_A_FILE, "a link back to a folder above it"),
+    FileKind.UNREADABLE: (Reason.UNREADABLE, "the file cannot be read"),
+    FileKind.UNREADABLE_FOLDER: (Reason.UNREADABLE, "the folder cannot be read; nothing in it is listed"),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RowSettings:
+    """What all rows of a split share. `root` is the folder that paths are relative to."""
+
+    root: str
+    split: str
+    id_prefix: str = ""
+    classes: ClassList
+    labels_required: bool
+    max_pixels: int
+    max_bytes: int
+    workers: int = 0
+
+
+def build_rows(
+    files: Sequence[ListedFile],
+    labels: Sequence[int | None],
+    settings: RowSettings,
+    *,
+    on_done: Callable[[int], None] = lambda _: None,
+) -> pa.Table:
+    """Return one row of IMAGES_SCHEMA for each listed file, in order; `labels` are class ids or None.
+
+    `on_done(n)` is called in this thread with the number of files done since the last call; what it raises ends the
+    work. Zero workers means four threads for each core.
+    """
+    pairs = list(zip(files, labels, strict=True))
+    steps = [pairs[at : at + _FILES_PER_STEP] for at in range(0, len(pairs), _FILES_PER_STEP)]
+    threads = settings.workers or THREADS_PER_CORE * (os.cpu_count() or 1)
+    rows: list[dict[str, object]] = []
+    pool = ThreadPoolExecutor(threads, thread_name_prefix="ingest")
+    try:
+        for done in pool.map(lambda step: [_build_row(file, label, settings) for file, label in step], steps):
+            rows.extend(done)
+            on_done(len(done))
+    finally:
+        pool.shutdown(cancel_futures=True)
+    return pa.Table.from_pylist(rows, schema=IMAGES_SCHEMA)
+
+
+def _build_row(file: ListedFile, label: int | None, settings: RowSettings) -> dict[str, object]:
+    facts = _find_facts(file, label, settings)
+    text = as_text(file.path)
+    return {
+        "image_id": settings.id_prefix + text,
+        "split": settings.split,
+        "uri": text,
+        "width": _as_int32(facts.width),
+        "height": _as_int32(facts.height),
+        "format": facts.format,
+        "mode": facts.mode,
+        "exif_orientation": facts.exif_orientation,
+        "bytes": file.size if facts.bytes is None else facts.bytes,
+        # The listing's, older than the read: a file written in between differs at the next ingest and is read again.
+        "mtime_ns": file.mtime_ns,
+        "sha256": facts.sha256,
+        "label": label,
+        "wnid": None if label is None else settings.classes.classes[label].wnid,
+        "status": facts.status.value,
+        "reason": None if facts.reason is None else facts.reason.value,
+        "detail": None if facts.detail is None else facts.detail.encode("utf-8", "backslashreplace").decode(),
+    }
+
+
+def _as_int32(pixels: int | None) -> int | None:
+    """Return None for a size that no column holds: only a forged header states it, and the detail repeats it."""
+    return pixels if pixels is not None and pixels < 2**31 else None
+
+
+def _find_facts(file: ListedFile, label: int | None, settings: RowSettings) -> ImageFacts:
+    if file.kind is not FileKind.FILE:
+        reason, detail = _KIND_REASONS[file.kind]
+        return ImageFacts(status=Status.REJECTED, reason=reason, detail=detail)
+    if not is_text(file.path):
+        detail = "the name is not valid UTF-8; rename the file"
+        return ImageFacts(status=Status.REJECTED, reason=Reason.UNREADABLE, detail=detail)
+    path = os.path.join(settings.root, file.path)
+    facts = inspect_image(path, max_pixels=settings.max_pixels, max_bytes=settings.max_bytes)
+    if not lacks_label(file, label, required=settings.labels_required):
+        return facts
+    detail = "expected a path below a wnid folder, or a name in the ground truth"
+    return replace(facts, status=Status.REJECTED, reason=Reason.NO_LABEL, detail=detail)

@@ -1,0 +1,41 @@
+"""What decides the bytes of a label map, besides the image and the teacher."""
+
+from __future__ import annotations
+
+import platform
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from typing import Any
+
+from labelmill.models.label_encoding import LOGIT_STEP
+from labelmill.models.label_pooling import ABSENT_SHARE
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RelabelSettings:
+    """Parameters of the arithmetic; `workers` is not among them, it changes no byte.
+
+    input_size: (height, width) in pixels. max_pixels bounds an image's area before it is decoded.
+    """
+
+    input_size: tuple[int, int]
+    top_k: int
+    batch_size: int
+    max_pixels: int
+    precision: str = "fp32"
+    logit_step: float = LOGIT_STEP
+    absent_share: float = ABSENT_SHARE
+
+    def facts(self) -> dict[str, Any]:
+        """Return these settings and the numerics under them, for receipts and lineage."""
+        return {**asdict(self), "input_size": list(self.input_size), "numerics": numerics()}
+
+
+def numerics() -> dict[str, str]:
+    """Return what else may change a last bit: libraries and processor architecture."""
+    return {
+        "torch": version("torch"),
+        "pillow": version("pillow"),
+        "numpy": version("numpy"),
+        "machine": platform.machine(),
+    }

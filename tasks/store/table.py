@@ -1,0 +1,174 @@
+"""One versioned table: immutable parts, and versions that are written last and never replaced."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pydantic import ValidationError
+
+from labelmill.schemas.errors import BadInput, NotInStore, StoreDamaged
+from labelmill.schemas.names import split_table_name
+from labelmill.schemas.versions import Column, Lineage, Operation, Part, Version, canonical_json
+from labelmill.tasks.store.files import create_file, hash_file, sync_file, sync_folder, temporary_beside
+from labelmill.tasks.store.parquet import Layout, write_parquet
+from labelmill.tasks.store.receipts import Receipts
+
+_VERSION_FILE = re.compile(r"(\d{6,})(\.deleted)?\.json")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Change:
+    """What a commit makes of the version before it: the new version's parts in order, and its metadata."""
+
+    operation: Operation
+    parts: Sequence[Part]
+    metadata: dict[str, Any]
+
+
+class Table:
+    """A table of a store. Nothing is kept in memory: every call looks at the files."""
+
+    def __init__(self, root: Path, name: str) -> None:
+        dataset, table = split_table_name(name)
+        self.name = name
+        self.folder = root / dataset / table
+        self.receipts = Receipts(self.folder)
+        self._versions = self.folder / "versions"
+
+    def numbers(self, *, deleted: bool = False) -> list[int]:
+        """Return the numbers of the versions that exist, or with `deleted` of those with a tombstone, ascending."""
+        live: set[int] = set()
+        dead: set[int] = set()
+        for name in os.listdir(self._versions) if self._versions.is_dir() else ():
+            if match := _VERSION_FILE.fullmatch(name):
+                (dead if match[2] else live).add(int(match[1]))
+        return sorted(dead if deleted else live - dead)
+
+    def version(self, number: int | None = None) -> Version:
+        """Return a version, the latest by default.
+
+        Raises NotInStore when there is none, or it was deleted; StoreDamaged when its file was altered.
+        """
+        numbers = self.numbers()
+        if number is None:
+            if not numbers:
+                raise NotInStore(f"{self.name}: no such table in this store")
+            number = numbers[-1]
+        elif number not in numbers:
+            gone = "was deleted" if number in self.numbers(deleted=True) else "does not exist"
+            known = ", ".join(map(str, numbers)) or "none"
+            raise NotInStore(f"{self.name}: version {number} {gone}; versions: {known}")
+        path = self._version_file(number)
+        try:
+            version = Version.model_validate_json(path.read_bytes())
+        except ValidationError as error:
+            raise StoreDamaged(f"{path}: not a version file: {error.errors()[0]['msg']}") from error
+        if version.digest() != version.sha256 or version.number != number:
+            raise StoreDamaged(f"{path}: content does not match its own sha256; restore the file or delete the version")
+        return version
+
+    def latest(self) -> Version | None:
+        """Return the latest version, or None when the table has none."""
+        return self.version() if self.numbers() else None
+
+    def write_part(self, rows: pa.Table, *, key: str, layout: Layout | None = None) -> Part:
+        """Write an immutable part durably and return its entry; no version lists it yet.
+
+        Its name is made of `key` and its content, so that writing the same rows again gives the same part.
+        """
+        parts = self.folder / "parts"
+        with temporary_beside(parts / "part.parquet") as temporary:
+            write_parquet(temporary, rows, layout or Layout())
+            sha256 = hash_file(temporary)
+            path = parts / f"{key[:16]}-{sha256[:16]}.parquet"
+            sync_file(temporary)
+            temporary.replace(path)  # an older file of this name has these very bytes, or was damaged
+        sync_folder(parts)
+        size = path.stat().st_size
+        return Part(path=f"parts/{path.name}", rows=rows.num_rows, bytes=size, sha256=sha256)
+
+    def commit(self, change: Callable[[Version | None], Change], *, schema: pa.Schema, lineage: Lineage) -> Version:
+        """Make a new version visible and return it.
+
+        `change` gets the latest version (None for a new table) and is asked again when another writer was first, so
+        that both end as versions and none loses the other's rows. Raises BadInput for a change without parts.
+        """
+        columns = tuple(Column(name=f.name, type=str(f.type)) for f in schema)
+        while True:
+            latest = self.latest()
+            made = change(latest)
+            if not made.parts:
+                raise BadInput(f"{self.name}: a version needs at least one part")
+            if lost := [part.path for part in made.parts if not self.part_path(part).is_file()]:
+                raise StoreDamaged(f"{self.name}: {len(lost)} parts are gone, for example {lost[0]}; run again")
+            if made.operation == "append" and latest is not None and latest.columns != columns:
+                raise BadInput(f"{self.name}: cannot append, columns differ from version {latest.number}; use replace")
+            number = max([0, *self.numbers(), *self.numbers(deleted=True)]) + 1
+            version = Version(
+                table=self.name,
+                number=number,
+                parent=latest.number if latest else None,
+                operation=made.operation,
+                rows=sum(p.rows for p in made.parts),
+                columns=columns,
+                metadata=made.metadata,
+                parts=tuple(made.parts),
+                lineage=lineage,
+            )
+            version = version.model_copy(update={"sha256": version.digest()})
+            try:
+                create_file(self._version_file(number), canonical_json(version.model_dump(mode="json")).encode())
+            except FileExistsError:
+                continue
+            return version
+
+    def append(
+        self, parts: Sequence[Part], *, schema: pa.Schema, metadata: dict[str, Any], lineage: Lineage
+    ) -> Version:
+        """Commit a version that adds `parts` after those of the latest one."""
+
+        def change(latest: Version | None) -> Change:
+            return Change(operation="append", parts=[*(latest.parts if latest else ()), *parts], metadata=metadata)
+
+        return self.commit(change, schema=schema, lineage=lineage)
+
+    def replace(
+        self, parts: Sequence[Part], *, schema: pa.Schema, metadata: dict[str, Any], lineage: Lineage
+    ) -> Version:
+        """Commit a version that holds `parts` and nothing else."""
+        change = Change(operation="replace", parts=parts, metadata=metadata)
+        return self.commit(lambda _: change, schema=schema, lineage=lineage)
+
+    def delete(self, number: int, *, reason: str = "") -> None:
+        """Put a tombstone on a version: readers no longer see it, gc removes the parts that only it lists."""
+        self.version(number)
+        tombstone = {"time": datetime.now(UTC).isoformat(timespec="seconds"), "reason": reason}
+        create_file(self._version_file(number).with_suffix(".deleted.json"), canonical_json(tombstone).encode())
+
+    def part_path(self, part: Part) -> Path:
+        """Return where a part lies."""
+        return self.folder / part.path
+
+    def read_part(self, part: Part, columns: Sequence[str] | None = None) -> pa.Table:
+        """Read a part's rows; raise StoreDamaged when its file is missing or no Parquet."""
+        path = self.part_path(part)
+        try:
+            return pq.ParquetFile(path).read(columns=list(columns) if columns else None)
+        except (OSError, pa.ArrowInvalid) as error:
+            raise StoreDamaged(f"{path}: cannot be read ({error}); run labelmill verify") from error
+
+    def read(self, version: Version, columns: Iterable[str]) -> pa.Table:
+        """Read some columns of a whole version, in row order."""
+        wanted = list(columns)
+        return pa.concat_tables([self.read_part(part, wanted) for part in version.parts])
+
+    def _version_file(self, number: int) -> Path:
+        return self._versions / f"{number:06d}.json"

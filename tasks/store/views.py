@@ -1,0 +1,120 @@
+"""SQL text of the views over a store: a schema per dataset, a view per table and per version."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from labelmill.schemas.classes import ClassList
+from labelmill.schemas.label_maps import MAP_COLUMNS, LabelMapMetadata
+from labelmill.schemas.versions import Version
+from labelmill.tasks.store.store import Store
+from labelmill.tasks.store.table import Table
+
+
+def view_statements(store: Store) -> Iterator[str]:
+    """Yield the statements that make all views, without semicolons; paths are absolute.
+
+    `row` is 0…n−1 in the order of the version's parts, which DuckDB tells apart by `file_index`.
+    """
+    for dataset in sorted({name.partition(".")[0] for name in store.tables()}):
+        yield f'CREATE SCHEMA IF NOT EXISTS "{dataset}"'
+    for name in store.tables():
+        table = store.table(name)
+        numbers = table.numbers()
+        schema = f'"{name.partition(".")[0]}"'
+        for number in numbers:
+            for view, body in _version_views(table, table.version(number)):
+                yield f'CREATE VIEW {schema}."{view}_v{number}" AS {body}'
+                if number == numbers[-1]:
+                    yield f'CREATE VIEW {schema}."{view}" AS SELECT * FROM {schema}."{view}_v{number}"'
+
+
+def quote(text: str) -> str:
+    """Return `text` as an SQL string literal."""
+    return "'" + text.replace("'", "''") + "'"
+
+
+def _version_views(table: Table, version: Version) -> Iterator[tuple[str, str]]:
+    name = table.name.partition(".")[2]
+    kind = version.metadata.get("kind")
+    if kind == "images":
+        yield name, _images(table, version)
+    elif kind == "label_maps":
+        meta = LabelMapMetadata.model_validate(version.metadata)
+        yield name, _label_maps(table, version, meta)
+        suffix = name.removeprefix("label_maps")  # label_maps_b has label_cells_b beside it
+        yield f"label_classes{suffix}", _label_classes(table, version, meta)
+        yield f"label_cells{suffix}", _label_cells(table, version, meta)
+    else:
+        yield name, f"SELECT {_row(version)}, * FROM {_files(table, version)}"
+
+
+def _files(table: Table, version: Version) -> str:
+    paths = ", ".join(quote(str(table.part_path(part))) for part in version.parts)
+    return f"read_parquet([{paths}])"
+
+
+def _row(version: Version) -> str:
+    starts = [0]
+    for part in version.parts[:-1]:
+        starts.append(starts[-1] + part.rows)
+    if len(starts) == 1:
+        return "file_row_number AS row"
+    return f"({_list(starts)})[file_index::BIGINT + 1] + file_row_number AS row"
+
+
+def _list(values: Sequence[object]) -> str:
+    return "[" + ", ".join(str(value) for value in values) + "]"
+
+
+def _name_of(class_id: str, classes: ClassList | None) -> str:
+    if classes is None:
+        return "NULL::VARCHAR"
+    return f"({_list([quote(c.name) for c in classes.classes])})[{class_id} + 1]"
+
+
+def _columns(version: Version, leave_out: Sequence[str] = ()) -> str:
+    return ", ".join(f'"{c.name}"' for c in version.columns if c.name not in leave_out)
+
+
+def _images(table: Table, version: Version) -> str:
+    listed: dict[str, Any] | None = version.metadata.get("classes")
+    classes = ClassList.model_validate(listed) if listed else None
+    name = _name_of("label", classes)
+    return f"SELECT {_row(version)}, {_columns(version)}, {name} AS class_name FROM {_files(table, version)}"
+
+
+def _label_maps(table: Table, version: Version, meta: LabelMapMetadata) -> str:
+    label, pooled = _name_of("label", meta.classes), _name_of("pooled_class", meta.classes)
+    return (
+        f"SELECT {_row(version)}, {_columns(version, MAP_COLUMNS)}, {label} AS label_name, {pooled} AS pooled_name "
+        f"FROM {_files(table, version)}"
+    )
+
+
+def _label_classes(table: Table, version: Version, meta: LabelMapMetadata) -> str:
+    """One row for each image and class listed in its map: the cells that the class leads (may be 0)."""
+    return (
+        f"SELECT image_id, class_id, {_name_of('class_id', meta.classes)} AS class_name, cells FROM "
+        f"(SELECT image_id, unnest(classes) AS class_id, unnest(cells) AS cells FROM {_files(table, version)})"
+    )
+
+
+def _label_cells(table: Table, version: Version, meta: LabelMapMetadata) -> str:
+    """One row for each image, cell and rank, with the centred logit and the cell's softmax at that class."""
+    (height, width), top_k = meta.grid, meta.top_k
+    cell = f"(entry // {top_k})"
+    drops = f"drops[{cell} * {top_k - 1} + 1 : {cell} * {top_k - 1} + entry % {top_k}]"
+    logit = f"top[{cell} + 1] - coalesce(list_sum({drops}), 0)"
+    entries = (
+        f"SELECT image_id, unnest(range({height * width * top_k})) AS entry, unnest(index) AS place, "
+        f"classes, top, drops, rest FROM {_files(table, version)} WHERE index IS NOT NULL"
+    )
+    return (
+        f"SELECT image_id, {cell} // {width} AS y, {cell} % {width} AS x, entry % {top_k} AS rank, class_id, "
+        f"{_name_of('class_id', meta.classes)} AS class_name, steps * {meta.logit_step!r}::DOUBLE AS logit, "
+        f"exp((steps - top_steps - rest_steps) * {meta.logit_step!r}::DOUBLE) AS prob FROM "
+        f"(SELECT image_id, entry, classes[place::BIGINT + 1] AS class_id, {logit} AS steps, "
+        f"top[{cell} + 1] AS top_steps, rest[{cell} + 1]::INTEGER AS rest_steps FROM ({entries}))"
+    )
