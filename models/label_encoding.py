@@ -92,7 +92,8 @@ def encode_map(top: TopCells, row: int, *, step: float) -> EncodedMap:
     place[order] = np.arange(len(order))
     inside = np.bincount(index.ravel(), weights=logits.ravel(), minlength=len(listed))  # summed in float64
     outside = height * width - present
-    absent = (top.class_sums[row].numpy()[listed] - inside) / np.maximum(outside, 1) * (outside > 0)
+    with np.errstate(invalid="ignore"):  # what is not finite is refused below
+        absent = (top.class_sums[row].numpy()[listed] - inside) / np.maximum(outside, 1) * (outside > 0)
     quantised = _quantise(logits, step)
     rest = _quantise(top.log_sum_exp[row].numpy().ravel(), step) - quantised[:, 0]
     return EncodedMap(
@@ -117,7 +118,7 @@ def decode_logits(
     top: npt.NDArray[np.integer], drops: npt.NDArray[np.integer], *, step: float
 ) -> npt.NDArray[np.float32]:
     """Return centred logits (N, k) float32 of N cells from their `top` (N,) and `drops` (N*(k-1),)."""
-    below = np.cumsum(drops.reshape(len(top), -1), axis=1, dtype=np.int32)
+    below = np.cumsum(drops.reshape(len(top), len(drops) // max(len(top), 1)), axis=1, dtype=np.int32)
     return np.hstack([top[:, None], top[:, None] - below]).astype(np.float32) * np.float32(step)
 
 

@@ -70,11 +70,11 @@ def pool_logits(maps: LabelMapBatch, boxes: Tensor, *, absent_share: float) -> T
         roi_weights(boxes[:, 1], boxes[:, 3], height)[:, :, None]
         * roi_weights(boxes[:, 0], boxes[:, 2], width)[:, None, :]
     )  # (B, H, W)
-    index = maps.index.reshape(batch, -1)
+    index = maps.index.flatten(1)
     spread = weights[..., None].expand_as(maps.logits)
-    pooled = torch.zeros_like(maps.absent).scatter_add_(1, index, (spread * maps.logits).reshape(batch, -1))
+    pooled = torch.zeros_like(maps.absent).scatter_add_(1, index, (spread * maps.logits).flatten(1))
     if absent_share:
-        present = torch.zeros_like(maps.absent).scatter_add_(1, index, spread.reshape(batch, -1))
+        present = torch.zeros_like(maps.absent).scatter_add_(1, index, spread.flatten(1))
         pooled += absent_share * maps.absent * (weights.sum((1, 2))[:, None] - present)
     dense = pooled.new_zeros(batch, maps.num_classes + 1)  # the last column takes the padding
     return dense.scatter_(1, maps.classes, pooled)[:, :-1]

@@ -27,6 +27,7 @@ class Reason(StrEnum):
     ANIMATED = "animated"
     BROKEN_LINK = "broken_link"
     NOT_A_FILE = "not_a_file"
+    BAD_NAME = "bad_name"
     MISSING = "missing"
     UNREADABLE = "unreadable"
     NO_LABEL = "no_label"

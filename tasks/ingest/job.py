@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
+import pyarrow as pa
 import pyarrow.compute as pc
 
 from labelmill.schemas.classes import ClassList
@@ -16,7 +18,7 @@ from labelmill.tasks.ingest.devkit import read_devkit
 from labelmill.tasks.ingest.folder import label_by_folder, label_nothing
 from labelmill.tasks.ingest.imagenet import find_imagenet_root, label_imagenet
 from labelmill.tasks.ingest.labels import SourceLabels
-from labelmill.tasks.ingest.list_files import ListedFile, list_files
+from labelmill.tasks.ingest.list_files import ListedFile, as_text, list_files
 from labelmill.tasks.ingest.plan import (
     COMPARED_COLUMNS,
     IngestPlan,
@@ -33,12 +35,13 @@ from labelmill.tasks.store.receipts import Receipt
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Chunk:
-    """Files that become one part; `replaces` is the older part whose images they are, None for added images."""
+    """Files to read for a part with the rows `image_ids`; its other rows are those of `replaces`, an older part."""
 
     number: int
     files: tuple[ListedFile, ...]
     labels: tuple[int | None, ...]
-    replaces: str | None
+    image_ids: tuple[str, ...]
+    replaces: Part | None
     key: str
 
 
@@ -53,7 +56,8 @@ class IngestRun:
     plan: IngestPlan
     settings: RowSettings
     chunks: tuple[Chunk, ...]
-    dropped: frozenset[str]  # older parts of the split that no image is left of
+    before: frozenset[str]  # paths of the split's parts in the latest version
+    dropped: frozenset[str]  # those of them that no image is left of
     run: str
 
     @property
@@ -79,55 +83,43 @@ def _prepare(
     flow: str, parameters: IngestParameters, root: str, label: Callable[[Sequence[ListedFile]], SourceLabels]
 ) -> IngestRun:
     files = list_files(root)
+    found = label(files)
     table = open_store(parameters.store, create=True).table(f"{parameters.dataset}.images")
     latest = table.latest()
     listed = latest.metadata["classes"] if latest else None
-    found = label(files)
     fixed = ClassList.model_validate(listed) if listed else None
     classes, labels = settle_labels(found, fixed, owner=f"dataset {parameters.dataset}")
-    ids = make_image_ids(files, id_prefix=parameters.id_prefix)
-    plan = _plan(parameters, table, latest, files, labels, ids, labels_required=found.required)
     settings = RowSettings(
-        root=root,
-        split=parameters.split,
-        id_prefix=parameters.id_prefix,
-        classes=classes,
-        labels_required=found.required,
-        max_pixels=parameters.max_pixels,
-        max_bytes=parameters.max_bytes,
+        root=root, split=parameters.split, id_prefix=parameters.id_prefix, classes=classes,
+        labels_required=found.required, max_pixels=parameters.max_pixels, max_bytes=parameters.max_bytes,
         workers=parameters.workers,
-    )
-    known = dict(zip(ids, zip(files, labels, strict=True), strict=True))
-    chunks, dropped = _cut(parameters, table, latest, plan, known, settings)
+    )  # fmt: skip
+    columns = ["split", *COMPARED_COLUMNS]
+    rows = table.read(latest, columns) if latest else IMAGES_SCHEMA.empty_table().select(columns)
+    plan = _plan(parameters, files, labels, rows, labels_required=found.required)
+    older = list(_parts_of_split(latest, rows, parameters.split))
+    known = {parameters.id_prefix + as_text(file.path): (file, labels[place]) for place, file in enumerate(files)}
+    chunks = tuple(_cut(parameters, plan, older, known, settings))
     run = digest_json([chunk.key for chunk in chunks])
     table.receipts.open_run(run)
     return IngestRun(
-        parameters=parameters,
-        flow=flow,
-        table=table,
-        latest=latest,
-        plan=plan,
-        settings=settings,
-        chunks=chunks,
-        dropped=dropped,
+        parameters=parameters, flow=flow, table=table, latest=latest, plan=plan, settings=settings, chunks=chunks,
+        before=frozenset(part.path for part, _ in older),
+        dropped=frozenset(part.path for part, ids in older if known.keys().isdisjoint(ids)),
         run=run,
-    )
+    )  # fmt: skip
 
 
 def _plan(
     parameters: IngestParameters,
-    table: Table,
-    latest: Version | None,
     files: Sequence[ListedFile],
     labels: Sequence[int | None],
-    ids: Sequence[str],
+    rows: pa.Table,
     *,
     labels_required: bool,
 ) -> IngestPlan:
-    columns = ["split", *COMPARED_COLUMNS]
-    rows = table.read(latest, columns) if latest else IMAGES_SCHEMA.empty_table().select(columns)
     here = pc.equal(rows["split"], parameters.split)
-    refuse_shared_ids(ids, rows.filter(pc.invert(here)))
+    refuse_shared_ids(make_image_ids(files, id_prefix=parameters.id_prefix), rows.filter(pc.invert(here)))
     return plan_ingest(
         files,
         labels,
@@ -138,92 +130,119 @@ def _plan(
     )
 
 
+def _parts_of_split(latest: Version | None, rows: pa.Table, split: str) -> Iterator[tuple[Part, list[str]]]:
+    """Yield each part of a split with its image ids, from the version's `rows`: a part holds one split."""
+    start = 0
+    for part in latest.parts if latest else ():
+        if rows["split"][start].as_py() == split:
+            yield part, rows["image_id"].slice(start, part.rows).to_pylist()
+        start += part.rows
+
+
 def _cut(
     parameters: IngestParameters,
-    table: Table,
-    latest: Version | None,
     plan: IngestPlan,
+    older: Sequence[tuple[Part, list[str]]],
     known: dict[str, tuple[ListedFile, int | None]],
     settings: RowSettings,
-) -> tuple[tuple[Chunk, ...], frozenset[str]]:
-    """Cut what must be read into chunks: older parts with a changed or removed image as they were, then the added."""
-    touched = {*plan.changed, *plan.removed}
-    pieces: list[tuple[str | None, list[str]]] = []
-    dropped = set()
-    for part, ids in _older_parts(table, latest, parameters.split) if touched else ():
-        if touched.isdisjoint(ids):
-            continue
-        left = [image_id for image_id in ids if image_id in known]
-        if left:
-            pieces.append((part.path, left))
-        else:
-            dropped.add(part.path)
+) -> Iterator[Chunk]:
+    """Yield a chunk for each older part with a changed or removed image, then chunks of the added images."""
+    changed = frozenset(plan.changed)
+    touched = changed.union(plan.removed)
+    pieces: list[tuple[Part | None, list[str]]] = [
+        (part, [image_id for image_id in ids if image_id in known])
+        for part, ids in older
+        if not touched.isdisjoint(ids)
+    ]
     size = parameters.chunk_size
     pieces += [(None, list(plan.added[start : start + size])) for start in range(0, len(plan.added), size)]
-    chunks = []
-    for number, (replaces, ids) in enumerate(pieces):
-        files, labels = zip(*(known[image_id] for image_id in ids), strict=True)
-        key = _chunk_key(files, labels, settings)
-        chunks.append(Chunk(number=number, files=files, labels=labels, replaces=replaces, key=key))
-    return tuple(chunks), frozenset(dropped)
+    for number, (replaces, ids) in enumerate(piece for piece in pieces if piece[1]):
+        to_read = [known[image_id] for image_id in ids if replaces is None or image_id in changed]
+        files, labels = tuple(file for file, _ in to_read), tuple(label for _, label in to_read)
+        kept = (replaces.sha256, ids) if replaces else None
+        key = _chunk_key(files, labels, kept, settings, rehash=parameters.rehash)
+        yield Chunk(number=number, files=files, labels=labels, image_ids=tuple(ids), replaces=replaces, key=key)
 
 
-def _older_parts(table: Table, latest: Version | None, split: str) -> Iterator[tuple[Part, list[str]]]:
-    for part in latest.parts if latest else ():
-        rows = table.read_part(part, ["image_id", "split"])
-        if len(rows) and rows["split"][0].as_py() == split:  # a part holds one split
-            yield part, rows["image_id"].to_pylist()
-
-
-def _chunk_key(files: Sequence[ListedFile], labels: Sequence[int | None], settings: RowSettings) -> str:
+def _chunk_key(
+    files: Sequence[ListedFile],
+    labels: Sequence[int | None],
+    kept: tuple[str, Sequence[str]] | None,
+    settings: RowSettings,
+    *,
+    rehash: bool,
+) -> str:
     facts = [
-        [file.path.encode("utf-8", "surrogateescape").hex(), file.size, file.mtime_ns, str(file.kind), label]
+        [os.fsencode(file.path).hex(), file.size, file.mtime_ns, str(file.kind), label]
         for file, label in zip(files, labels, strict=True)
     ]
     bounds = [settings.split, settings.id_prefix, settings.max_pixels, settings.max_bytes, settings.labels_required]
-    return digest_json([settings.classes.digest(), bounds, facts])
+    return digest_json([IMAGES_SCHEMA.to_string(), settings.classes.digest(), bounds, kept, rehash, facts])
 
 
 def ingest_chunk(run: IngestRun, chunk: Chunk, *, on_done: Callable[[int], None] = lambda n: None) -> Receipt:
-    """Read a chunk's files, write its part and its receipt. Every file becomes a row."""
+    """Read a chunk's files, write its part and its receipt. Every file becomes a row.
+
+    Raises WorkFailed when files cannot be read because the source itself is gone.
+    """
     rows = build_rows(chunk.files, chunk.labels, run.settings, on_done=on_done)
-    part = run.table.write_part(rows, key=chunk.key)
+    transient = not TRANSIENT_REASONS.isdisjoint(rows["reason"].to_pylist())
+    if transient and _is_gone(run.settings.root):
+        raise WorkFailed(f"source: {run.settings.root} disappeared while it was read; nothing was committed; run again")
+    part = None
+    if chunk.replaces is not None:
+        older = run.table.read_part(chunk.replaces)
+        rows = _merge(rows, older, chunk.image_ids)
+        part = chunk.replaces if rows.equals(older) else None
     rejected = sum(status != Status.DONE for status in rows["status"].to_pylist())
     receipt = Receipt(
         key=chunk.key,
         run=run.run,
-        part=part,
+        part=part or run.table.write_part(rows, key=chunk.key),
         counts={"done": len(rows) - rejected, "rejected": rejected},
-        retry=not TRANSIENT_REASONS.isdisjoint(rows["reason"].to_pylist()),
+        retry=transient or run.parameters.rehash,  # what is asked to be read again is never taken from a receipt
     )
     run.table.receipts.write(receipt)
     return receipt
 
 
+def _is_gone(root: str) -> bool:
+    """Tell whether a folder that held files cannot be listed any more or, as a mount point left behind, is empty."""
+    try:
+        with os.scandir(root) as entries:
+            return next(entries, None) is None
+    except OSError:
+        return True
+
+
+def _merge(read: pa.Table, older: pa.Table, image_ids: Sequence[str]) -> pa.Table:
+    """Return the rows of `image_ids` in that order: those just read, else those of the older part."""
+    rows = pa.concat_tables([older, read])
+    places = {image_id: place for place, image_id in enumerate(rows["image_id"].to_pylist())}  # the later one stays
+    return rows.take(pa.array([places[image_id] for image_id in image_ids], pa.int64())).combine_chunks()
+
+
 def commit_ingest(run: IngestRun, receipts: Sequence[Receipt]) -> Version:
-    """Make the chunks a version; return the latest one as it is when nothing changed."""
-    root = str(run.settings.root)
-    split = run.parameters.split
+    """Make the chunks a version; return the latest one as it is when nothing changed.
+
+    Raises WorkFailed when another run changed the same images meanwhile.
+    """
+    root, split = run.settings.root, run.parameters.split
     pairs = list(zip(run.chunks, receipts, strict=True))
-    new = {c.replaces: r.part for c, r in pairs if c.replaces and c.replaces != r.part.path}
+    new = {c.replaces.path: r.part for c, r in pairs if c.replaces and c.replaces.path != r.part.path}
     added = [r.part for c, r in pairs if c.replaces is None]
     if run.latest and not (new or added or run.dropped) and run.latest.metadata["roots"].get(split) == root:
         run.table.receipts.close_run(run.run)
         return run.latest
 
-    classes = run.settings.classes.model_dump(mode="json") if run.settings.classes.classes else None
-
     def change(latest: Version | None) -> Change:
+        _refuse_conflict(run, latest)
         older = latest.parts if latest else ()
-        if not {*new, *run.dropped} <= {part.path for part in older}:
-            raise WorkFailed(f"{run.table.name}: another run changed split {split!r} meanwhile; run again")
-        kept = [new.get(part.path, part) for part in older if part.path not in run.dropped]
         before = latest.metadata if latest else {"roots": {}, "classes": None}
-        if before["classes"] and classes and before["classes"] != classes:
-            raise WorkFailed(f"{run.table.name}: another run gave the dataset its class list meanwhile; run again")
+        classes = run.settings.classes.model_dump(mode="json") if len(run.settings.classes) else None
         return Change(
             operation="replace" if new or run.dropped else "append",
-            parts=[*kept, *added],
+            parts=[*(new.get(part.path, part) for part in older if part.path not in run.dropped), *added],
             metadata={
                 "kind": "images",
                 "roots": {**before["roots"], split: root},
@@ -234,3 +253,20 @@ def commit_ingest(run: IngestRun, receipts: Sequence[Receipt]) -> Version:
     version = run.table.commit(change, schema=IMAGES_SCHEMA, lineage=make_lineage(run.flow, run.parameters))
     run.table.receipts.close_run(run.run)
     return version
+
+
+def _refuse_conflict(run: IngestRun, latest: Version | None) -> None:
+    """Raise WorkFailed when the version to build on differs from the planned one in what this split needs."""
+    name, split = run.table.name, run.parameters.split
+    parts = {part.path: part for part in latest.parts} if latest else {}
+    if not run.before <= parts.keys():
+        raise WorkFailed(f"{name}: another run changed split {split!r} meanwhile; run again")
+    strange = parts.keys() - ({part.path for part in run.latest.parts} if run.latest else set())
+    ids = {*run.plan.unchanged, *run.plan.changed, *run.plan.added} if strange else set()
+    for path in strange:
+        if not ids.isdisjoint(run.table.read_part(parts[path], ["image_id"])["image_id"].to_pylist()):
+            raise WorkFailed(f"{name}: another run added images of the same ids meanwhile; run again")
+    listed = latest.metadata["classes"] if latest else None
+    classes = run.settings.classes
+    if listed and len(classes) and ClassList.model_validate(listed).digest() != classes.digest():
+        raise WorkFailed(f"{name}: another run gave the dataset its class list meanwhile; run again")

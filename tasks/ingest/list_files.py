@@ -13,9 +13,13 @@ from labelmill.schemas.errors import BadInput
 
 
 class FileKind(StrEnum):
-    """What an entry of a folder turned out to be; only a `file` can hold an image."""
+    """What an entry of a folder turned out to be; only a `file` can hold an image.
+
+    A regular file whose path is not valid UTF-8 is a `bad_name`: no id or uri could name it.
+    """
 
     FILE = "file"
+    BAD_NAME = "bad_name"
     BROKEN_LINK = "broken_link"
     MISSING = "missing"
     NOT_A_FILE = "not_a_file"
@@ -90,7 +94,8 @@ def _look(entry: os.DirEntry[str], folder: _Folder) -> ListedFile | _Folder:
     except OSError as error:
         return ListedFile(path=path, size=None, mtime_ns=None, kind=_explain(entry, error))
     if stat.S_ISREG(found.st_mode):
-        return ListedFile(path=path, size=found.st_size, mtime_ns=found.st_mtime_ns, kind=FileKind.FILE)
+        kind = FileKind.FILE if is_text(path) else FileKind.BAD_NAME
+        return ListedFile(path=path, size=found.st_size, mtime_ns=found.st_mtime_ns, kind=kind)
     if not stat.S_ISDIR(found.st_mode):
         return ListedFile(path=path, size=None, mtime_ns=None, kind=FileKind.NOT_A_FILE)
     identity = (found.st_dev, found.st_ino)

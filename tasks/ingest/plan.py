@@ -11,7 +11,7 @@ from labelmill.schemas.classes import ClassList
 from labelmill.schemas.errors import BadInput
 from labelmill.schemas.images import TRANSIENT_REASONS, Reason
 from labelmill.tasks.ingest.labels import SourceLabels, class_key, find_label_ids
-from labelmill.tasks.ingest.list_files import FileKind, ListedFile, as_text, is_text
+from labelmill.tasks.ingest.list_files import FileKind, ListedFile, as_text
 
 EXAMPLES_SHOWN = 5
 """Enough names to recognise a mistake by, few enough for one line."""
@@ -41,7 +41,7 @@ def make_image_ids(files: Sequence[ListedFile], *, id_prefix: str) -> list[str]:
 
 def lacks_label(file: ListedFile, label: int | None, *, required: bool) -> bool:
     """Tell whether a file is rejected as `no_label`; what is no readable file has another reason."""
-    return required and label is None and file.kind is FileKind.FILE and is_text(file.path)
+    return required and label is None and file.kind is FileKind.FILE
 
 
 def plan_ingest(
@@ -81,8 +81,7 @@ def _needs_reading(file: ListedFile, label: int | None, row: tuple[object, ...],
     *facts, reason = row
     if facts != [file.size, file.mtime_ns, label]:
         return True
-    # A name that is not valid UTF-8 is unreadable for good: reading again would make a new version each time.
-    if reason in TRANSIENT_REASONS and is_text(file.path):
+    if reason in TRANSIENT_REASONS:
         return True
     return (reason == Reason.NO_LABEL) != lacks_label(file, label, required=labels_required)
 

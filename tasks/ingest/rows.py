@@ -11,9 +11,9 @@ import pyarrow as pa
 
 from labelmill.schemas.classes import ClassList
 from labelmill.schemas.images import IMAGES_SCHEMA, Reason, Status
-from labelmill.tasks.ingest.list_files import FileKind, ListedFile, as_text, is_text
+from labelmill.tasks.images.read_image import ImageFacts, inspect_image
+from labelmill.tasks.ingest.list_files import FileKind, ListedFile, as_text
 from labelmill.tasks.ingest.plan import lacks_label
-from labelmill.tasks.read_image import ImageFacts, inspect_image
 
 THREADS_PER_CORE = 4
 """Reading waits for the disk more than it computes."""
@@ -22,6 +22,7 @@ _FILES_PER_STEP = 32
 """Files that a thread takes at once: few, for smooth progress; enough, for queueing not to cost."""
 
 _KIND_REASONS = {
+    FileKind.BAD_NAME: (Reason.BAD_NAME, "the path is not valid UTF-8; rename the file or its folder"),
     FileKind.BROKEN_LINK: (Reason.BROKEN_LINK, "a link that leads nowhere"),
     FileKind.MISSING: (Reason.MISSING, "gone while the folder was listed"),
     FileKind.NOT_A_FILE: (Reason.NOT_A_FILE, "expected a regular file, got a pipe, a socket or a device"),
@@ -104,9 +105,6 @@ def _find_facts(file: ListedFile, label: int | None, settings: RowSettings) -> I
     if file.kind is not FileKind.FILE:
         reason, detail = _KIND_REASONS[file.kind]
         return ImageFacts(status=Status.REJECTED, reason=reason, detail=detail)
-    if not is_text(file.path):
-        detail = "the name is not valid UTF-8; rename the file"
-        return ImageFacts(status=Status.REJECTED, reason=Reason.UNREADABLE, detail=detail)
     path = os.path.join(settings.root, file.path)
     facts = inspect_image(path, max_pixels=settings.max_pixels, max_bytes=settings.max_bytes)
     if not lacks_label(file, label, required=settings.labels_required):

@@ -16,7 +16,7 @@ from labelmill.models.temperature import fit_temperature
 from labelmill.schemas.errors import WorkFailed
 from labelmill.schemas.images import Status
 from labelmill.schemas.versions import Version, digest_json
-from labelmill.tasks.read_image import RejectedImage
+from labelmill.tasks.images.read_image import RejectedImage
 from labelmill.tasks.relabel.engine import (
     ImageToLabel,
     label_images,

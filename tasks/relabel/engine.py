@@ -19,7 +19,7 @@ from labelmill.models.label_pooling import pool_logits
 from labelmill.models.teacher import Teacher
 from labelmill.schemas.errors import BadInput
 from labelmill.schemas.images import Reason
-from labelmill.tasks.read_image import RejectedImage, decode_rgb, read_bytes
+from labelmill.tasks.images.read_image import RejectedImage, decode_rgb, read_bytes
 from labelmill.tasks.relabel.settings import RelabelSettings
 from labelmill.tasks.stop import check_stop
 

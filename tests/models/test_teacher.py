@@ -113,9 +113,13 @@ def test_load_teacher_channels_last_features_give_a_map_of_rows_and_columns(save
 
     teacher = load_teacher(name, weights=path)
 
+    changed = images.clone()
+    changed[:, :, 192:, :32] += 3  # the lower left corner
     with torch.no_grad():
         dense = teacher.model(images)
+        change = (teacher.model(changed) - dense).abs().mean((0, 1))
     assert dense.shape == (1, 5, 7, 7)
+    assert divmod(int(change.argmax()), 7) == (6, 0)
     torch.testing.assert_close(dense.mean((2, 3)), teacher.classifier_logits(images), atol=1e-4, rtol=0)
     with pytest.raises(BadInput, match=r"input size 96x128.*its own is 224x224"):
         teacher.map_size(96, 128)

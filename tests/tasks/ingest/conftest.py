@@ -1,27 +1,17 @@
 """What the tests of ingest share."""
 
-import os
-import tempfile
 from io import BytesIO
-from pathlib import Path
 
 import pytest
 from PIL import Image
 
-
-@pytest.fixture
-def ordinary_user_folder():
-    """A folder in which permissions count: root, as in many containers, may read everything."""
-    with tempfile.TemporaryDirectory() as folder:
-        root = os.geteuid() == 0
-        if root:
-            os.chown(folder, 65534, -1)
-            os.seteuid(65534)
-        try:
-            yield Path(folder)
-        finally:
-            if root:
-                os.seteuid(0)
+from labelmill.schemas.images import IMAGES_SCHEMA
+from labelmill.schemas.parameters import IngestFolderParameters, IngestImagenetParameters
+from labelmill.tasks.images.read_image import inspect_image
+from labelmill.tasks.ingest import rows
+from labelmill.tasks.ingest.job import commit_ingest, ingest_chunk, prepare_folder, prepare_imagenet
+from labelmill.tasks.store import open_store
+from labelmill.tasks.store.verify import verify_version
 
 
 @pytest.fixture(scope="session")
@@ -44,3 +34,62 @@ def write_tree(tmp_path, jpeg):
         return tmp_path
 
     return write
+
+
+@pytest.fixture
+def reads(monkeypatch):
+    """The paths of the files that ingests read, in any order."""
+    paths = []
+
+    def count(path, **options):
+        paths.append(path)
+        return inspect_image(path, **options)
+
+    monkeypatch.setattr(rows, "inspect_image", count)
+    return paths
+
+
+@pytest.fixture
+def ingest(tmp_path):
+    """Ingest a folder below tmp_path into its store as the flow does, resuming by receipts; return the version."""
+
+    def run(source="images", *, store="store", stop_after=None, **options):
+        prepared = prepare(tmp_path, source, store=store, **options)
+        receipts = [
+            prepared.table.receipts.find(chunk.key, run=prepared.run) or ingest_chunk(prepared, chunk)
+            for chunk in prepared.chunks[:stop_after]
+        ]
+        return None if stop_after else commit_ingest(prepared, receipts)
+
+    return run
+
+
+@pytest.fixture
+def prepare_ingest(tmp_path):
+    """Prepare an ingest of a folder below tmp_path and do its chunks; what is left is to commit."""
+
+    def run(source="images", *, store="store", before_chunks=lambda: None, **options):
+        prepared = prepare(tmp_path, source, store=store, **options)
+        before_chunks()
+        return prepared, [ingest_chunk(prepared, chunk) for chunk in prepared.chunks]
+
+    return run
+
+
+def prepare(folder, source, *, store, imagenet=False, **options):
+    values = {"source": str(folder / source), "store": str(folder / store), "dataset": "pets", "workers": 2, **options}
+    if imagenet:
+        return prepare_imagenet(IngestImagenetParameters(**values))
+    return prepare_folder(IngestFolderParameters(**values))
+
+
+@pytest.fixture
+def read_rows(tmp_path):
+    """Read a version's rows as dictionaries, in row order; check that the store holds what the version says."""
+
+    def read(version, store="store"):
+        table = open_store(tmp_path / store).table(version.table)
+        assert verify_version(table, version.number).problems == ()
+        return table.read(version, IMAGES_SCHEMA.names).to_pylist()
+
+    return read

@@ -78,6 +78,7 @@ def test_plan_ingest_file_or_row_that_needs_reading_is_changed(file, label, row,
 
 
 LOST = {"size": None, "mtime_ns": None, "kind": FileKind.BROKEN_LINK}
+BAD_NAME = {"kind": FileKind.BAD_NAME}
 NOT_UTF8 = os.fsdecode(b"\xe9")
 
 
@@ -89,7 +90,8 @@ NOT_UTF8 = os.fsdecode(b"\xe9")
         pytest.param(listed("a"), None, ("a", 10, 100, None, "no_label"), id="no-label"),
         pytest.param(listed("a", **LOST), 0, ("a", None, None, 0, "broken_link"), id="broken-link"),
         pytest.param(listed("a", **LOST), None, ("a", None, None, None, "broken_link"), id="link-without-label"),
-        pytest.param(listed(NOT_UTF8), 0, (r"\xe9", 10, 100, 0, "unreadable"), id="name-that-is-not-utf8"),
+        pytest.param(listed(NOT_UTF8, **BAD_NAME), 0, (r"\xe9", 10, 100, 0, "bad_name"), id="bad-name"),
+        pytest.param(listed(NOT_UTF8, **BAD_NAME), None, (r"\xe9", 10, 100, None, "bad_name"), id="bad-name-no-label"),
     ],
 )
 def test_plan_ingest_same_file_and_lasting_reason_is_unchanged(file, label, row):

@@ -222,7 +222,7 @@ def test_build_rows_name_that_is_not_utf8_is_rejected(tmp_path, jpeg):
     with open(os.fsencode(tmp_path) + b"/caf\xe9.jpg", "wb") as file:
         file.write(jpeg)
     (row,) = build_rows(list_files(tmp_path), [0], settings(tmp_path)).to_pylist()
-    assert (row["image_id"], row["uri"], row["reason"]) == (r"caf\xe9.jpg", r"caf\xe9.jpg", "unreadable")
+    assert (row["image_id"], row["uri"], row["reason"]) == (r"caf\xe9.jpg", r"caf\xe9.jpg", "bad_name")
 
 
 def test_build_rows_unreadable_folder_and_file_are_rows(ordinary_user_folder, jpeg):

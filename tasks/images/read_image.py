@@ -22,8 +22,8 @@ from PIL.WebPImagePlugin import WebPImageFile
 
 from labelmill.schemas.errors import LabelmillError
 from labelmill.schemas.images import Reason, Status
-from labelmill.tasks.ingest.image_structure import examine, find_exif_orientation
-from labelmill.tasks.ingest.pillow_warnings import no_warnings
+from labelmill.tasks.images.image_structure import examine, find_exif_orientation
+from labelmill.tasks.images.pillow_warnings import no_warnings
 
 # Pillow's plugins raise all of these on damaged files; found by fuzzing and by reading them.
 _PILLOW_FAILURES = (

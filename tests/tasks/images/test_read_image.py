@@ -6,12 +6,10 @@ import random
 import socket
 import struct
 import sys
-import tempfile
 import threading
 import warnings
 import zlib
 from io import BytesIO
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,7 +18,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageFile
 
 from labelmill.schemas.images import Reason, Status
-from labelmill.tasks.read_image import ImageFacts, RejectedImage, decode_rgb, inspect_image, read_bytes
+from labelmill.tasks.images.read_image import ImageFacts, RejectedImage, decode_rgb, inspect_image, read_bytes
 
 MAX_PIXELS = 100_000
 MAX_BYTES = 1_000_000
@@ -74,21 +72,6 @@ def inspect(folder, data, **limits):
     path = folder / "x.jpg"
     path.write_bytes(data)
     return inspect_image(path, **({"max_pixels": MAX_PIXELS, "max_bytes": MAX_BYTES} | limits))
-
-
-@pytest.fixture
-def ordinary_user_folder():
-    """A folder in which permissions count: root, as in many containers, may read everything."""
-    with tempfile.TemporaryDirectory() as folder:
-        root = os.geteuid() == 0
-        if root:
-            os.chown(folder, 65534, -1)
-            os.seteuid(65534)
-        try:
-            yield Path(folder)
-        finally:
-            if root:
-                os.seteuid(0)
 
 
 @pytest.fixture

@@ -1,0 +1,1 @@
+"""Read image files: bytes, facts, pixels, or the reason why not."""

@@ -1,0 +1,108 @@
+"""Encoding of label maps: what is stored says what the teacher said, within half a step."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from labelmill.models.label_encoding import decode_logits, encode_map, gather_maps, top_cells
+from labelmill.models.label_pooling import pool_label_maps
+from labelmill.schemas.errors import BadInput
+
+STEP = 1 / 32
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    seed=st.integers(0, 2**31),
+    classes=st.integers(1, 40),
+    grid=st.tuples(st.integers(1, 6), st.integers(1, 6)),
+    top_k=st.integers(1, 8),
+)
+def test_encode_map_decoded_gives_the_centred_top_k_within_half_a_step(seed, classes, grid, top_k):
+    dense = torch.randn(1, classes, *grid, generator=torch.Generator().manual_seed(seed)) * 5
+    top = top_cells(dense, top_k)
+    k = min(top_k, classes)
+    encoded = encode_map(top, 0, step=STEP)
+    maps = gather_maps([encoded], grid=grid, top_k=k, step=STEP, num_classes=classes)
+    ids = maps.classes[0][maps.index[0]]
+    assert torch.equal(ids, top.ids[0])
+    assert (maps.logits[0] - top.logits[0]).abs().max() <= STEP / 2 + 1e-5
+    cells = dense[0].permute(1, 2, 0)
+    if k < classes:
+        outside = cells.clone().scatter_(2, ids, 0.0).sum(-1) / (classes - k)
+        assert torch.allclose(top.logits[0], cells.gather(2, ids) - outside[..., None], atol=1e-4)
+
+
+def test_encode_map_lists_leaders_first_with_their_cells_and_every_class_once():
+    dense = torch.full((1, 6, 1, 4), -9.0)
+    dense[0, 5, 0, 0:3] = 9.0
+    dense[0, 2, 0, 3] = 9.0
+    dense[0, 1, 0, :] = 1.0
+    encoded = encode_map(top_cells(dense, 2), 0, step=STEP)
+    assert encoded.classes.tolist() == [5, 2, 1]
+    assert encoded.cells.tolist() == [3, 1, 0]
+
+
+def test_encode_map_absent_is_the_mean_centred_logit_where_the_class_is_not_in_the_top_k():
+    dense = torch.randn(1, 9, 4, 5, generator=torch.Generator().manual_seed(3)) * 3
+    top = top_cells(dense, 2)
+    encoded = encode_map(top, 0, step=1e-3)
+    cells = dense[0].permute(1, 2, 0)
+    inside = torch.zeros_like(cells, dtype=torch.bool).scatter_(2, top.ids[0], True)
+    centred = cells - (cells.masked_fill(inside, 0).sum(-1) / 7)[..., None]
+    for place, class_id in enumerate(encoded.classes):
+        away = ~inside[..., class_id]
+        expected = float(centred[..., class_id][away].mean()) if away.any() else 0.0
+        assert encoded.absent[place] * 1e-3 == pytest.approx(expected, abs=1e-3)
+
+
+def test_encode_map_rest_gives_back_the_softmax_of_the_cell():
+    dense = torch.randn(1, 50, 3, 2, generator=torch.Generator().manual_seed(4)) * 3
+    encoded = encode_map(top_cells(dense, 3), 0, step=1e-3)
+    prob_of_top = np.exp(-encoded.rest * 1e-3).reshape(3, 2)
+    assert np.allclose(prob_of_top, dense[0].softmax(0).amax(0).numpy(), atol=2e-3)
+
+
+@pytest.mark.parametrize("constant", [-8.0, -7.0, 0.1, 1000.0])
+def test_top_cells_of_logits_with_a_constant_added_give_the_same_labels(constant):
+    dense = torch.randn(4, 30, 7, 7, generator=torch.Generator().manual_seed(5)) * 4
+    boxes = torch.rand(4, 4, generator=torch.Generator().manual_seed(6))
+    labels = []
+    for logits in (dense.double(), dense.double() + constant):  # exact: the shift itself must not round
+        top = top_cells(logits.float() if constant != 1000.0 else logits.round(decimals=2).float(), 5)
+        maps = gather_maps(
+            [encode_map(top, row, step=STEP) for row in range(4)], grid=(7, 7), top_k=5, step=STEP, num_classes=30
+        )
+        labels.append(pool_label_maps(maps, boxes))
+    if constant != 1000.0:
+        assert (labels[0] - labels[1]).abs().max() < 1e-4
+
+
+def test_top_cells_with_more_classes_kept_than_there_are_keeps_all():
+    top = top_cells(torch.randn(2, 3, 4, 4), 5)
+    assert top.ids.shape == (2, 4, 4, 3)
+    assert torch.allclose(top.logits.mean(-1), torch.zeros(2, 4, 4), atol=1e-6)
+
+
+def test_top_cells_keeps_ids_above_what_fp16_can_count():
+    dense = torch.zeros(1, 21_000, 1, 2)
+    dense[0, 20_481, 0, 0] = 5.0
+    dense[0, 2_049, 0, 1] = 5.0
+    encoded = encode_map(top_cells(dense, 1), 0, step=STEP)
+    assert encoded.classes[encoded.index].tolist() == [20_481, 2_049]
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf"), 1e6])
+def test_encode_map_of_logits_that_cannot_be_stored_is_refused(value):
+    dense = torch.randn(2, 8, 2, 2)
+    dense[1, 3, 0, 0] = value
+    top = top_cells(dense, 3)
+    encode_map(top, 0, step=STEP)  # the neighbour in the batch is as good as ever
+    with pytest.raises(BadInput, match="finite"):
+        encode_map(top, 1, step=STEP)
+
+
+def test_decode_logits_of_one_class_a_cell_has_no_drops():
+    assert decode_logits(np.array([3, 4]), np.array([], dtype=np.int32), step=0.5).tolist() == [[1.5], [2.0]]
