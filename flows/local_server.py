@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from labelmill.schemas.errors import WorkFailed
+from labelmill.tasks.stop import check_stop
 
 STARTUP_TIMEOUT_S = 180.0
 """A busy machine with a fresh Prefect home was seen to take a minute."""
@@ -99,6 +100,7 @@ def _wait(server: subprocess.Popen[bytes], port: int, log: int) -> None:
 
     deadline = time.monotonic() + STARTUP_TIMEOUT_S
     while time.monotonic() < deadline and server.poll() is None:
+        check_stop()
         try:
             with urllib.request.urlopen(f"http://127.0.0.1:{port}/api/health", timeout=5):
                 return

@@ -28,12 +28,18 @@ def takes(model: type[Parameters]) -> Callable[[Callable[[Parameters], Result]],
         with_fields.__name__ = function.__name__
         with_fields.__qualname__ = function.__qualname__
         with_fields.__module__ = function.__module__
-        with_fields.__doc__ = function.__doc__
+        with_fields.__doc__ = _with_descriptions(function.__doc__ or "", model)
         with_fields.__signature__ = inspect.Signature(_arguments(model))  # type: ignore[attr-defined]
         with_fields.__annotations__ = {argument.name: argument.annotation for argument in _arguments(model)}
         return with_fields
 
     return decorate
+
+
+def _with_descriptions(doc: str, model: type[FlowParameters]) -> str:
+    """Add the fields' descriptions in Google's form: Prefect reads those of its form from nowhere else."""
+    lines = (f"    {name}: {field.description}" for name, field in model.model_fields.items())
+    return "\n".join([inspect.cleandoc(doc), "", "Args:", *lines])
 
 
 def _arguments(model: type[FlowParameters]) -> list[inspect.Parameter]:
@@ -42,7 +48,7 @@ def _arguments(model: type[FlowParameters]) -> list[inspect.Parameter]:
             name,
             inspect.Parameter.KEYWORD_ONLY,
             default=inspect.Parameter.empty if field.is_required() else field.default,
-            annotation=Annotated[(field.annotation, *field.metadata, Field(description=field.description))],
+            annotation=Annotated[(field.annotation, *field.metadata, Field())],
         )
         for name, field in model.model_fields.items()
     ]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from labelmill.schemas.errors import BadInput
-from labelmill.schemas.parameters import FlowParameters, IngestParameters, RelabelParameters
+from labelmill.schemas.parameters import FlowParameters, IngestImagenetParameters, IngestParameters, RelabelParameters
+from labelmill.tasks.ingest.list_files import is_text
 from labelmill.tasks.store import open_store
 
 _NO_FILE = ("pretrained", "package:")
@@ -13,9 +15,39 @@ _NO_FILE = ("pretrained", "package:")
 
 def check_parameters(parameters: FlowParameters) -> None:
     """Raise BadInput or NotInStore for what can be seen to be wrong without any work."""
-    if isinstance(parameters, IngestParameters) and not Path(parameters.source).is_dir():
-        raise BadInput(f"source: expected a folder with images: {parameters.source}")
+    for name, value in parameters:
+        if isinstance(value, str) and not is_text(value):  # no version file could hold it
+            raise BadInput(f"{name}: expected valid UTF-8, got {os.fsencode(value)!r}")
+    if isinstance(parameters, IngestParameters):
+        _check_ingest(parameters)
     if isinstance(parameters, RelabelParameters):
         open_store(parameters.store).table(f"{parameters.dataset}.images").version(parameters.images_version)
-        if not parameters.weights.startswith(_NO_FILE) and not Path(parameters.weights).is_file():
+        if not parameters.weights.startswith(_NO_FILE) and not os.path.isfile(parameters.weights):
             raise BadInput(f"weights: no such file: {parameters.weights}; or give package:NAME or pretrained")
+
+
+def _check_ingest(parameters: IngestParameters) -> None:
+    try:
+        os.scandir(parameters.source).close()
+    except OSError as error:
+        raise BadInput(f"source: {parameters.source}: {error.strerror}; expected a folder with images") from error
+    devkit = parameters.devkit if isinstance(parameters, IngestImagenetParameters) else None
+    if devkit is not None and not os.path.isdir(devkit):
+        raise BadInput(f"devkit: no such folder: {devkit}")
+    _check_writable(Path(parameters.store, parameters.dataset, "images"))
+
+
+def _check_writable(folder: Path) -> None:
+    """Raise BadInput when a folder, or the nearest one above it that exists, cannot take files."""
+    while not os.path.lexists(folder):
+        folder = folder.parent
+    if not os.path.isdir(folder):
+        raise BadInput(f"store: expected a folder, found something else: {folder}")
+    if not os.access(folder, os.W_OK | os.X_OK, effective_ids=os.access in os.supports_effective_ids):
+        raise BadInput(f"store: no permission to write in {folder}")
+
+
+def refuse_store_in_source(folder: Path, root: str) -> None:
+    """Raise BadInput when a folder of the store lies below the images' root: an ingest would take in its files."""
+    if Path(os.path.realpath(folder)).is_relative_to(os.path.realpath(root)):
+        raise BadInput(f"store: {folder} lies below the images in {root} and would be ingested too; choose another")

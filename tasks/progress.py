@@ -42,7 +42,7 @@ class ProgressMeter:
         self._lock = threading.Lock()
         self._start = time.monotonic()
         self._reported = 0.0
-        self._now = Progress(what=what, total=total)
+        self._now = self._told = Progress(what=what, total=total)
 
     def add(self, *, done: int = 0, reused: int = 0, rejected: int = 0) -> None:
         """Count items."""
@@ -62,13 +62,14 @@ class ProgressMeter:
             self._log()
 
     def finish(self) -> Progress:
-        """Log and return the final state."""
+        """Log the final state, unless the last record told it already, and return it."""
         self.add()
-        self._log()
+        if replace(self._now, elapsed_s=0.0) != replace(self._told, elapsed_s=0.0):
+            self._log()
         return self._now
 
     def _log(self) -> None:
-        p = self._now
+        p = self._told = self._now
         _logger.info(
             "%s: %d of %d, %.1f/s, %d rejected",
             p.what,

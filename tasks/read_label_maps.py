@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -69,12 +70,15 @@ class LabelMaps:
     def pool(self, rows: Tensor, boxes: Tensor, mode: str = "default", *, temperature: float | None = None) -> Tensor:
         """Return the labels of crops: (B, C) float32 probabilities.
 
-        rows: (B,) int64 in 0…n−1; boxes: (B, 4) float, x1 y1 x2 y2 in [0, 1] of the image. `temperature` overrides
-        the fitted one of the default mode. Raises BadInput for an unknown mode, boxes that are none, or a row whose
-        image was rejected; NotInStore for a row out of range.
+        rows: (B,) int64 in 0…n−1; boxes: (B, 4) float, x1 y1 x2 y2 in [0, 1] of the image. `temperature` takes the
+        place of the default mode's fitted one, or of the paper's 1. Raises BadInput for an unknown mode, a
+        temperature that is not positive, boxes that are none, or a row whose image was rejected; NotInStore for a row
+        out of range.
         """
         if mode not in POOLING_MODES:
             raise BadInput(f"mode: expected one of {', '.join(POOLING_MODES)}, got {mode!r}")
+        if temperature is not None and not 0 < temperature < math.inf:
+            raise BadInput(f"temperature: expected a positive number, got {temperature}")
         if rows.ndim != 1 or rows.dtype != torch.int64:
             raise BadInput(f"rows: expected (B,) int64, got {tuple(rows.shape)} {rows.dtype}")
         check_boxes(boxes, len(rows))

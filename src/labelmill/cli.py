@@ -1,4 +1,4 @@
-"""The command line: labelmill run | versions | sql | verify | gc | delete | demo."""
+"""The command line: labelmill run | versions | sql | page | verify | gc | delete | demo."""
 
 from __future__ import annotations
 
@@ -73,6 +73,14 @@ def _parser() -> argparse.ArgumentParser:
     sql.add_argument("query", nargs="?", metavar="SELECT …", help="for example: SELECT * FROM imagenet.label_maps")
     sql.add_argument("--format", choices=("table", "csv", "json"), default="table", help="how to print the rows")
     sql.add_argument("--views", action="store_true", help="print the views as SQL text for another DuckDB")
+
+    page = commands.add_parser("page", help="write an HTML page that shows label maps over their images")
+    _add_store(page)
+    page.add_argument("table", metavar="TABLE", help="dataset.table of label maps, such as imagenet.label_maps")
+    page.add_argument("--out", required=True, metavar="FILE", help="the page; a file that exists is replaced")
+    page.add_argument("--images", type=int, default=48, metavar="N", help="how many to show (default: 48)")
+    page.add_argument("--version", type=int, help="default: the latest")
+    page.add_argument("--image-root", help="folder of the images when they are elsewhere than at ingest")
 
     verify = commands.add_parser("verify", help="check files, checksums, rows and schema of a version")
     _add_store(verify)

@@ -19,6 +19,7 @@ from pydantic_settings import (
 from labelmill.cli_text import ProgressLine, format_outcome
 from labelmill.flows.local_server import prefect_api
 from labelmill.flows.registry import FLOWS
+from labelmill.schemas.errors import WorkFailed
 from labelmill.schemas.outcomes import Outcome
 from labelmill.schemas.parameters import FlowParameters
 
@@ -92,18 +93,32 @@ def run_flow(name: str, parameters: FlowParameters) -> Outcome:
     progress.setLevel(logging.INFO)
     progress.propagate = False
     try:
-        with _stoppable(), prefect_api():
-            return FLOWS[name].load()(**parameters.model_dump())
+        with _stoppable() as stop:
+            return _run_under_prefect(name, parameters, stop)
     finally:
         progress.removeHandler(line)
         line.end_line()
 
 
+def _run_under_prefect(name: str, parameters: FlowParameters, stop: _stoppable) -> Outcome:
+    try:
+        with prefect_api():
+            return FLOWS[name].load()(**parameters.model_dump())
+    except BaseException as error:
+        # work that was asked to stop raises WorkFailed; Prefect, which takes SIGTERM during a flow, a signal of its own
+        if stop.asked and (isinstance(error, WorkFailed) or not isinstance(error, Exception)):
+            raise KeyboardInterrupt from error
+        raise
+
+
 class _stoppable:  # noqa: N801 - reads as what it does
     """Turn SIGINT and SIGTERM into a stop at the next batch; a second one ends the process at once."""
 
-    def __enter__(self) -> None:
+    asked = False
+
+    def __enter__(self) -> _stoppable:
         self._before = {number: signal.signal(number, self._stop) for number in (signal.SIGINT, signal.SIGTERM)}
+        return self
 
     def __exit__(self, *_: object) -> None:
         for number, handler in self._before.items():
@@ -112,11 +127,7 @@ class _stoppable:  # noqa: N801 - reads as what it does
     def _stop(self, number: int, frame: FrameType | None) -> None:
         from labelmill.tasks.stop import ask_to_stop
 
+        self.asked = True
         ask_to_stop()
         signal.signal(number, signal.SIG_DFL)
         print("\nstopping after the images in work; once more to stop at once", file=sys.stderr)
-
-
-def run_demo(out: str) -> int:
-    """Run the demo into a folder."""
-    raise NotImplementedError(out)

@@ -1,24 +1,34 @@
-"""The commands that look at a store: versions, sql, verify, gc, delete, and the demo."""
+"""The commands that look at a store: versions, sql, page, verify, gc, delete, and the demo."""
 
 from __future__ import annotations
 
 import argparse
-import csv
-import json
+import math
 import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-from labelmill.cli_text import format_bytes, format_table
+from labelmill.cli_text import format_bytes, format_table, write_csv, write_json
 from labelmill.schemas.errors import BadInput
-from labelmill.tasks.store import Store, open_store
+from labelmill.schemas.versions import Version
+from labelmill.tasks.store import open_store
+
+if TYPE_CHECKING:
+    from labelmill.tasks.store.connection import StoreConnection
+
+_EXAMPLE = '"SELECT * FROM imagenet.label_maps LIMIT 5"'
+
+ROWS_AT_ONCE = 1000
+"""Rows of csv and json are fetched and written by so many: a large answer needs no memory."""
 
 
 def versions_command(options: argparse.Namespace) -> int:
     """List tables with their latest version, or all versions of one table."""
     store = open_store(options.store)
     if options.table:
-        rows = [_describe(store, options.table, v.number) for v in store.versions(options.table)]
+        rows = [_describe(options.table, version) for version in store.versions(options.table)]
     else:
-        rows = [_describe(store, name, None) for name in store.tables()]
+        rows = [_describe(name, store.table(name).version()) for name in store.tables()]
     if not rows:
         print(f"{store.root}: no tables yet")
         return 0
@@ -26,11 +36,10 @@ def versions_command(options: argparse.Namespace) -> int:
     return 0
 
 
-def _describe(store: Store, table: str, number: int | None) -> tuple[str, ...]:
-    version = store.table(table).version(number)
+def _describe(table: str, version: Version) -> tuple[str, ...]:
     size = format_bytes(sum(part.bytes for part in version.parts))
     lineage = version.lineage
-    made_by = lineage.flow + (f" {lineage.teacher['name']}" if lineage.teacher else "")
+    made_by = " ".join([lineage.flow, str((lineage.teacher or {}).get("name", ""))]).rstrip()
     return (
         table,
         str(version.number),
@@ -54,18 +63,15 @@ def sql_command(options: argparse.Namespace) -> int:
         for statement in view_statements(store):
             print(f"{statement};")
         return 0
-    if not options.query:
-        raise BadInput('sql: expected a query, for example "SELECT * FROM imagenet.label_maps LIMIT 5", or --views')
     try:
+        found = len(duckdb.extract_statements(options.query or ""))
+        if found != 1:
+            raise BadInput(f"sql: expected one query, got {found or 'none'}; for example {_EXAMPLE}, or --views")
         with store.connect() as connection:
-            if options.format == "table":
-                connection.sql(options.query).show(max_rows=200, max_width=_terminal_width())
-            else:
-                connection.execute(options.query)
-                names = [column[0] for column in connection.description]
-                _print_rows(names, connection.fetchall(), options.format)
+            _print_rows(connection, options.query, options.format)
     except duckdb.Error as error:
         raise BadInput(f"sql: {error}") from error
+    sys.stdout.flush()
     return 0
 
 
@@ -75,14 +81,14 @@ def _terminal_width() -> int:
     return shutil.get_terminal_size((120, 24)).columns
 
 
-def _print_rows(names: list[str], rows: list[tuple[object, ...]], form: str) -> None:
-    if form == "csv":
-        writer = csv.writer(sys.stdout, lineterminator="\n")
-        writer.writerow(names)
-        writer.writerows(rows)
-    else:
-        json.dump([dict(zip(names, row, strict=True)) for row in rows], sys.stdout, default=str, ensure_ascii=False)
-        print()
+def _print_rows(connection: StoreConnection, query: str, form: str) -> None:
+    if form == "table":
+        connection.sql(query).show(max_rows=200, max_width=_terminal_width())
+        return
+    connection.execute(query)
+    names = [column[0] for column in connection.description]
+    rows = (row for some in iter(lambda: connection.fetchmany(ROWS_AT_ONCE), []) for row in some)
+    (write_csv if form == "csv" else write_json)(names, rows, sys.stdout)
 
 
 def verify_command(options: argparse.Namespace) -> int:
@@ -104,7 +110,7 @@ def gc_command(options: argparse.Namespace) -> int:
     """Remove what nothing needs, in all tables."""
     from labelmill.tasks.store.gc import collect_garbage
 
-    if options.grace_hours < 0 or options.resume_days < 0:
+    if not all(math.isfinite(n) and n >= 0 for n in (options.grace_hours, options.resume_days)):
         raise BadInput("gc: --grace-hours and --resume-days: expected 0 or more")
     store = open_store(options.store)
     for name in store.tables(unlisted=True):
@@ -126,8 +132,22 @@ def delete_command(options: argparse.Namespace) -> int:
     return 0
 
 
+def page_command(options: argparse.Namespace) -> int:
+    """Write the page of a label maps version."""
+    from labelmill.tasks.report.page import build_page
+    from labelmill.tasks.store.files import replace_file
+
+    root = Path(options.image_root).expanduser().absolute() if options.image_root else None
+    page = build_page(
+        open_store(options.store), options.table, version=options.version, images=options.images, image_root=root
+    ).encode()
+    replace_file(Path(options.out), page)
+    print(f"{options.out}: {format_bytes(len(page))}")
+    return 0
+
+
 def demo_command(options: argparse.Namespace) -> int:
     """Run the demo."""
-    from labelmill.cli_run import run_demo
+    from labelmill.cli_demo import run_demo
 
     return run_demo(options.out)

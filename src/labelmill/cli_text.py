@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import csv
+import json
 import logging
+import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from decimal import Decimal
+from typing import TextIO
 
 from labelmill.schemas.outcomes import Outcome
 from labelmill.tasks.progress import Progress
@@ -24,6 +29,57 @@ def format_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(lines)
 
 
+def write_csv(names: Sequence[str], rows: Iterable[Sequence[object]], stream: TextIO) -> None:
+    """Write a header and rows; NULL is an empty cell, a list or struct is JSON."""
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(names)
+    writer.writerows([_csv_cell(value) for value in row] for row in rows)
+
+
+def _csv_cell(value: object) -> object:
+    if isinstance(value, bool | dict | list | tuple | bytes):
+        value = _plain(value)
+        return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return value
+
+
+def write_json(names: Sequence[str], rows: Iterable[Sequence[object]], stream: TextIO) -> None:
+    """Write a list of objects, one a line; NaN and infinities, which JSON has not, are null.
+
+    Of columns with equal names the later ones get a number.
+    """
+    keys = _distinct(names)
+    stream.write("[")
+    for number, row in enumerate(rows):
+        record = {key: _plain(value) for key, value in zip(keys, row, strict=True)}
+        stream.write((",\n" if number else "\n") + json.dumps(record, ensure_ascii=False, allow_nan=False))
+    stream.write("\n]\n")
+
+
+def _plain(value: object) -> object:
+    """Return what JSON can hold: dates, times and ids as text, bytes as hexadecimal."""
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    if isinstance(value, float | Decimal):
+        return float(value) if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value.hex() if isinstance(value, bytes) else str(value)
+
+
+def _distinct(names: Sequence[str]) -> list[str]:
+    keys: list[str] = []
+    for name in names:
+        key, number = name, 0
+        while key in keys:
+            number += 1
+            key = f"{name}_{number}"
+        keys.append(key)
+    return keys
+
+
 def format_bytes(size: float) -> str:
     """Return a size with its unit, in powers of ten."""
     for unit in ("B", "kB", "MB", "GB"):
@@ -35,10 +91,12 @@ def format_bytes(size: float) -> str:
 
 def format_seconds(seconds: float) -> str:
     """Return a duration as people say it."""
-    if seconds < 60:
-        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
-    minutes = int(seconds // 60)
-    return f"{minutes} min {seconds % 60:.0f} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+    if seconds < 9.95:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if not minutes:
+        return f"{rest} s"
+    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
 
 
 def format_outcome(outcome: Outcome) -> str:

@@ -63,6 +63,11 @@ class Scene:
         first, second = (photo.name for photo in self.photos)
         return f"{self.label}/{first}_{'beside' if self.across else 'above'}_{second}.jpg"
 
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height in pixels."""
+        return (2 * HALF_PX, HALF_PX) if self.across else (HALF_PX, 2 * HALF_PX)
+
     def half(self, place: int) -> Box:
         """Return where photo `place` (0 or 1) lies in the image."""
         low, high = place / 2, (place + 1) / 2
@@ -100,7 +105,7 @@ def draw_single(single: Single) -> Image.Image:
 
 def draw_scene(scene: Scene) -> Image.Image:
     """Return the image of a scene: the largest square of each photo around its focus, in its half."""
-    image = Image.new("RGB", (2 * HALF_PX, HALF_PX) if scene.across else (HALF_PX, 2 * HALF_PX))
+    image = Image.new("RGB", scene.size)
     for place, photo in enumerate(scene.photos):
         picture = load_photo(photo)
         side = min(picture.size)

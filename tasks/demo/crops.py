@@ -21,7 +21,7 @@ INSIDE_MIN = 0.8
 
 AREA_RANGE = (0.08, 1.0)
 ASPECT_RANGE = (3 / 4, 4 / 3)
-"""The crops that trainers draw: torchvision's RandomResizedCrop."""
+"""Share of the area, and width by height in pixels: those of torchvision's RandomResizedCrop."""
 
 BATCH = 128
 
@@ -59,7 +59,7 @@ def draw_known_crops(
     for scene in scenes:
         kept = 0
         while kept < per_scene:
-            box = _draw_box(draw)
+            box = _draw_box(draw, scene.size)
             for place, photo in enumerate(scene.photos):
                 if share_inside(box, scene.half(place)) >= INSIDE_MIN:
                     crops.append(
@@ -75,11 +75,11 @@ def draw_known_crops(
     return crops
 
 
-def _draw_box(draw: random.Random) -> Box:
+def _draw_box(draw: random.Random, size: tuple[int, int]) -> Box:
+    low, high = map(math.log, ASPECT_RANGE)
     while True:
         area = AREA_RANGE[0] + draw.random() * (AREA_RANGE[1] - AREA_RANGE[0])
-        low, high = map(math.log, ASPECT_RANGE)
-        aspect = math.exp(low + draw.random() * (high - low))
+        aspect = math.exp(low + draw.random() * (high - low)) * size[1] / size[0]
         width, height = math.sqrt(area * aspect), math.sqrt(area / aspect)
         if width <= 1 and height <= 1:
             left, top = draw.random() * (1 - width), draw.random() * (1 - height)
@@ -116,6 +116,24 @@ def score_crops(maps: LabelMaps, crops: Sequence[KnownCrop], mode: str) -> CropS
         label_names=sum(crop.label in crop.acceptable for crop in crops),
         mean_prob=probability / len(crops),
     )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AloneName:
+    """What the teacher calls a photo that stands alone: the pooled label's top class, and whether that is true."""
+
+    name: str
+    is_true: bool
+
+
+def name_alone(maps: LabelMaps, image_id: str, acceptable: Sequence[str]) -> AloneName:
+    """Say what the pooled label of a whole image names it, and whether that is among the `acceptable` wnids."""
+    ids = _class_ids(maps)
+    label = maps.pool(maps.rows_of([image_id]), torch.tensor([[0.0, 0.0, 1.0, 1.0]]))
+    top = int(label.argmax())
+    listed = maps.metadata.classes
+    name = listed.classes[top].name.partition(",")[0] if listed else str(top)
+    return AloneName(name=name, is_true=top in {ids.get(wnid) for wnid in acceptable})
 
 
 def _class_ids(maps: LabelMaps) -> dict[str, int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
@@ -114,8 +115,9 @@ def check_packages() -> None:
         raise BadInput(f"the demo needs {', '.join(packages)}, not found here: pip install 'labelmill[demo]'")
 
 
+@lru_cache(maxsize=len(PHOTOS))
 def load_photo(photo: Photo) -> Image.Image:
-    """Return the photo as 8-bit RGB; raise BadInput when its package is not installed."""
+    """Return the photo as 8-bit RGB, not to be changed; raise BadInput when its package is not installed."""
     path = _file_of(photo)
     if path is None:
         raise BadInput(f"the demo needs {photo.file} of {photo.place[0]}: pip install 'labelmill[demo]'")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from labelmill.tasks.store import Store
+from labelmill.tasks.store.views import quote
 
 DATASET = "demo"
 
@@ -23,8 +24,8 @@ def ask_questions(scene_id: str) -> tuple[Question, ...]:
         Question(
             words=f"What is in {scene_id}, whose single label names only one of two things?",
             query=(
-                "SELECT class_name, cells FROM demo.label_classes\n"
-                f"WHERE image_id = '{scene_id}' ORDER BY cells DESC, class_id LIMIT 6"
+                "SELECT class_name, cells FROM demo.label_classes\n"  # noqa: S608 - quoted below
+                f"WHERE image_id = {quote(scene_id)} ORDER BY cells DESC, class_id LIMIT 6"
             ),
         ),
         Question(
@@ -43,12 +44,14 @@ def ask_questions(scene_id: str) -> tuple[Question, ...]:
             ),
         ),
         Question(
-            words="In which images do two classes lead at least a fifth of the cells each?",
+            words="In which images do two or more classes lead at least a tenth of the cells each?",
             query=(
-                "SELECT image_id, string_agg(class_name || ' ' || cells, ' + ' ORDER BY cells DESC) AS classes\n"
+                "SELECT image_id,\n"
+                "  string_agg(split_part(class_name, ',', 1) || ' ' || cells, ' + ' ORDER BY cells DESC) AS classes\n"
                 "FROM demo.label_classes JOIN (SELECT image_id, sum(cells) AS all_cells FROM demo.label_classes\n"
                 "  GROUP BY image_id) USING (image_id)\n"
-                "WHERE cells >= all_cells / 5 GROUP BY image_id HAVING count(*) = 2 ORDER BY image_id LIMIT 6"
+                "WHERE cells >= all_cells / 10 GROUP BY image_id HAVING count(*) >= 2\n"
+                "ORDER BY count(*) DESC, image_id LIMIT 6"
             ),
         ),
     )

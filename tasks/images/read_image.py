@@ -22,7 +22,7 @@ from PIL.WebPImagePlugin import WebPImageFile
 
 from labelmill.schemas.errors import LabelmillError
 from labelmill.schemas.images import Reason, Status
-from labelmill.tasks.images.image_structure import examine, find_exif_orientation
+from labelmill.tasks.images.image_structure import Structure, examine, find_exif_orientation
 from labelmill.tasks.images.pillow_warnings import no_warnings
 
 # Pillow's plugins raise all of these on damaged files; found by fuzzing and by reading them.
@@ -55,6 +55,8 @@ _OPENERS: dict[str, type[ImageFile.ImageFile]] = {
 
 _GREY_16_MODES = frozenset({"I;16", "I;16B", "I;16L", "I;16N"})
 _RGB_MODES = frozenset({"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "RGBa", "CMYK", "YCbCr"})
+_EXIF_MARK = b"Exif\0\0"
+_EXIF_MARKS_MAX = 100  # one is usual; Pillow joins them in quadratic time, a minute for a file of 60 MB
 _TIFF_DATA_TAGS = ((273, 279), (324, 325))  # offsets and byte counts, of strips and of tiles
 _TIFF_ORIENTATION_TAG = 0x0112
 
@@ -193,8 +195,8 @@ def _read_header(data: bytes, *, max_pixels: int) -> _Header:
     if structure is None:
         return _name_other(data)
     kind = structure.format
-    if structure.canvas is not None and structure.canvas[0] * structure.canvas[1] > max_pixels:
-        return _Header(format=kind, size=structure.canvas, rejection=_too_many_pixels(structure.canvas, max_pixels))
+    if (dangerous := _refuse_unopened(structure, data, max_pixels)) is not None:
+        return dangerous
     animated = RejectedImage(Reason.ANIMATED, f"{structure.frames} frames, expected one picture")
     try:
         with no_warnings():
@@ -224,6 +226,16 @@ def _read_header(data: bytes, *, max_pixels: int) -> _Header:
     )
 
 
+def _refuse_unopened(structure: Structure, data: bytes, max_pixels: int) -> _Header | None:
+    """Return the rejection of a picture that would cost much memory or time already when Pillow opens it."""
+    kind, canvas = structure.format, structure.canvas
+    if canvas is not None and canvas[0] * canvas[1] > max_pixels:
+        return _Header(format=kind, size=canvas, rejection=_too_many_pixels(canvas, max_pixels))
+    if kind == "jpeg" and (marks := data.count(_EXIF_MARK)) > _EXIF_MARKS_MAX:
+        return _Header(format=kind, rejection=RejectedImage(Reason.CORRUPT, f"{marks} Exif segments, expected one"))
+    return None
+
+
 def _name_other(data: bytes) -> _Header:
     """Tell a picture of a format that is not accepted from something else."""
     unsupported = RejectedImage(Reason.UNSUPPORTED_FORMAT, "expected jpeg, png, webp, bmp, gif or tiff")
@@ -236,9 +248,8 @@ def _name_other(data: bytes) -> _Header:
         if data[4:8] == b"ftyp":  # HEIC and its kin, which Pillow may not know
             return _Header(rejection=unsupported)
         return _Header(rejection=RejectedImage(Reason.NOT_AN_IMAGE, f"starts with {data[:12]!r}"))
-    return _Header(
-        format=(picture.format or "").lower() or None, size=picture.size, mode=picture.mode, rejection=unsupported
-    )
+    kind = (picture.format or "").lower() or None
+    return _Header(format=kind, size=picture.size, mode=picture.mode, rejection=unsupported)
 
 
 def _too_many_pixels(size: tuple[int, int], max_pixels: int) -> RejectedImage:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -29,6 +30,7 @@ from labelmill.tasks.ingest.plan import (
 )
 from labelmill.tasks.ingest.rows import RowSettings, build_rows
 from labelmill.tasks.lineage import make_lineage
+from labelmill.tasks.preflight import refuse_store_in_source
 from labelmill.tasks.store import Change, Table, open_store
 from labelmill.tasks.store.receipts import Receipt
 
@@ -82,6 +84,7 @@ def prepare_folder(parameters: IngestFolderParameters) -> IngestRun:
 def _prepare(
     flow: str, parameters: IngestParameters, root: str, label: Callable[[Sequence[ListedFile]], SourceLabels]
 ) -> IngestRun:
+    refuse_store_in_source(Path(parameters.store, parameters.dataset), root)
     files = list_files(root)
     found = label(files)
     table = open_store(parameters.store, create=True).table(f"{parameters.dataset}.images")

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from labelmill.schemas.errors import BadInput
+from labelmill.schemas.images import Reason
 
 
 class FileKind(StrEnum):
@@ -26,6 +27,18 @@ class FileKind(StrEnum):
     LOOP = "loop"
     UNREADABLE = "unreadable"
     UNREADABLE_FOLDER = "unreadable_folder"
+
+
+KIND_REASONS = {
+    FileKind.BAD_NAME: (Reason.BAD_NAME, "the path is not valid UTF-8; rename the file or its folder"),
+    FileKind.BROKEN_LINK: (Reason.BROKEN_LINK, "a link that leads nowhere"),
+    FileKind.MISSING: (Reason.MISSING, "gone while the folder was listed"),
+    FileKind.NOT_A_FILE: (Reason.NOT_A_FILE, "expected a regular file, got a pipe, a socket or a device"),
+    FileKind.LOOP: (Reason.NOT_A_FILE, "a link back to a folder above it"),
+    FileKind.UNREADABLE: (Reason.UNREADABLE, "the file cannot be read"),
+    FileKind.UNREADABLE_FOLDER: (Reason.UNREADABLE, "the folder cannot be read; nothing in it is listed"),
+}
+"""Why an entry that is no file to read is rejected, for machines and for people."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,10 +11,12 @@ from labelmill.schemas.classes import ClassList
 from labelmill.schemas.errors import BadInput
 from labelmill.schemas.images import TRANSIENT_REASONS, Reason
 from labelmill.tasks.ingest.labels import SourceLabels, class_key, find_label_ids
-from labelmill.tasks.ingest.list_files import FileKind, ListedFile, as_text
+from labelmill.tasks.ingest.list_files import KIND_REASONS, FileKind, ListedFile, as_text
 
 EXAMPLES_SHOWN = 5
 """Enough names to recognise a mistake by, few enough for one line."""
+
+_ENTRY_REASONS = frozenset(reason for reason, _ in KIND_REASONS.values())
 
 COMPARED_COLUMNS = ("image_id", "bytes", "mtime_ns", "label", "reason")
 
@@ -81,7 +83,8 @@ def _needs_reading(file: ListedFile, label: int | None, row: tuple[object, ...],
     *facts, reason = row
     if facts != [file.size, file.mtime_ns, label]:
         return True
-    if reason in TRANSIENT_REASONS:
+    of_entry = KIND_REASONS[file.kind][0] if file.kind in KIND_REASONS else None
+    if reason in TRANSIENT_REASONS or (reason if reason in _ENTRY_REASONS else None) != of_entry:
         return True
     return (reason == Reason.NO_LABEL) != lacks_label(file, label, required=labels_required)
 
@@ -131,5 +134,5 @@ def refuse_shared_ids(ids: Sequence[str], others: pa.Table) -> None:
 
 
 def _examples(names: Sequence[str]) -> str:
-    shown = ", ".join(names[:EXAMPLES_SHOWN])
+    shown = ", ".join(name if name.isprintable() else repr(name) for name in names[:EXAMPLES_SHOWN])
     return shown if len(names) <= EXAMPLES_SHOWN else f"{shown}, …"

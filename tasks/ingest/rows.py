@@ -12,7 +12,7 @@ import pyarrow as pa
 from labelmill.schemas.classes import ClassList
 from labelmill.schemas.images import IMAGES_SCHEMA, Reason, Status
 from labelmill.tasks.images.read_image import ImageFacts, inspect_image
-from labelmill.tasks.ingest.list_files import FileKind, ListedFile, as_text
+from labelmill.tasks.ingest.list_files import KIND_REASONS, FileKind, ListedFile, as_text
 from labelmill.tasks.ingest.plan import lacks_label
 
 THREADS_PER_CORE = 4
@@ -20,16 +20,6 @@ THREADS_PER_CORE = 4
 
 _FILES_PER_STEP = 32
 """Files that a thread takes at once: few, for smooth progress; enough, for queueing not to cost."""
-
-_KIND_REASONS = {
-    FileKind.BAD_NAME: (Reason.BAD_NAME, "the path is not valid UTF-8; rename the file or its folder"),
-    FileKind.BROKEN_LINK: (Reason.BROKEN_LINK, "a link that leads nowhere"),
-    FileKind.MISSING: (Reason.MISSING, "gone while the folder was listed"),
-    FileKind.NOT_A_FILE: (Reason.NOT_A_FILE, "expected a regular file, got a pipe, a socket or a device"),
-    FileKind.LOOP: (Reason.NOT_A_FILE, "a link back to a folder above it"),
-    FileKind.UNREADABLE: (Reason.UNREADABLE, "the file cannot be read"),
-    FileKind.UNREADABLE_FOLDER: (Reason.UNREADABLE, "the folder cannot be read; nothing in it is listed"),
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,7 +93,7 @@ def _as_int32(pixels: int | None) -> int | None:
 
 def _find_facts(file: ListedFile, label: int | None, settings: RowSettings) -> ImageFacts:
     if file.kind is not FileKind.FILE:
-        reason, detail = _KIND_REASONS[file.kind]
+        reason, detail = KIND_REASONS[file.kind]
         return ImageFacts(status=Status.REJECTED, reason=reason, detail=detail)
     path = os.path.join(settings.root, file.path)
     facts = inspect_image(path, max_pixels=settings.max_pixels, max_bytes=settings.max_bytes)

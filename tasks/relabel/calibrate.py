@@ -25,7 +25,7 @@ from labelmill.tasks.relabel.engine import (
     pool_whole,
 )
 from labelmill.tasks.relabel.settings import RelabelSettings
-from labelmill.tasks.relabel.shards import read_rows
+from labelmill.tasks.relabel.shards import RETRIED_REASONS, read_rows
 from labelmill.tasks.stop import check_stop
 from labelmill.tasks.store.files import replace_file
 from labelmill.tasks.store.table import Table
@@ -95,7 +95,12 @@ def fit_on_images(
     pairs = [(m, target) for (_, m), target in zip(kept, targets, strict=True) if target is not None]
     if not pairs:
         reasons = sorted({f"{r.reason}: {r.detail}" for r in labelled if r.reason})
-        raise WorkFailed(f"none of {len(drawn)} images could be labelled; {'; '.join(reasons[:3]) or 'no images'}")
+        elsewhere = any(r.reason in RETRIED_REASONS for r in labelled)
+        hint = "; when the images are mounted elsewhere, say so with image_root" if elsewhere else ""
+        raise WorkFailed(
+            f"none of the {len(drawn)} images drawn to fit the temperature could be labelled; "
+            f"{'; '.join(reasons[:3]) or 'all images were rejected when they were ingested'}{hint}"
+        )
     logits = pool_whole(
         [m for m, _ in pairs],
         teacher.map_size(*settings.input_size),

@@ -60,11 +60,21 @@ def load_resized(image: ImageToLabel, size: tuple[int, int], *, interpolation: s
 
     Raises RejectedImage, with reason `changed` when the file is not the one that was ingested.
     """
-    data = read_bytes(image.path, max_bytes=max(image.bytes, 1))
-    if hashlib.sha256(data).hexdigest() != image.sha256:
-        raise RejectedImage(Reason.CHANGED, "content differs from what was ingested; ingest again")
-    picture = decode_rgb(data, max_pixels=max_pixels)
+    picture = decode_rgb(_read_as_ingested(image), max_pixels=max_pixels)
     return np.asarray(picture.resize((size[1], size[0]), _FILTERS[interpolation]))
+
+
+def _read_as_ingested(image: ImageToLabel) -> bytes:
+    changed = RejectedImage(Reason.CHANGED, "content differs from what was ingested; ingest again")
+    try:
+        data = read_bytes(image.path, max_bytes=image.bytes)
+    except RejectedImage as rejected:
+        if rejected.reason is Reason.TOO_MANY_BYTES:  # more than were ingested
+            raise changed from rejected
+        raise
+    if hashlib.sha256(data).hexdigest() != image.sha256:
+        raise changed
+    return data
 
 
 def normalise(pixels: Sequence[np.ndarray], teacher: Teacher) -> Tensor:

@@ -108,11 +108,10 @@ def commit_run(run: RelabelRun, receipts: Sequence[Receipt]) -> Version:
     Raises WorkFailed when not one image could be labelled.
     """
     done = sum(receipt.counts["done"] for receipt in receipts)
-    attempted = [r for r in receipts if r.retry]
-    if not done and attempted:
+    if not done and any(receipt.retry for receipt in receipts):
         raise WorkFailed(
-            f"none of {run.images} images could be read; nothing was committed. Are they still where they were "
-            "ingested? When they are mounted elsewhere, say so with image_root"
+            f"none of {run.images} images could be read as they were ingested; nothing was committed. Are they still "
+            "where they were? When they are mounted elsewhere, say so with image_root"
         )
     parts = tuple(receipt.part for receipt in receipts)
     facts = {**run.job.teacher.facts(), **run.job.settings.facts()}

@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 
 from labelmill.models.teacher import Teacher
-from labelmill.schemas.images import TRANSIENT_REASONS, Status
+from labelmill.schemas.images import TRANSIENT_REASONS, Reason, Status
 from labelmill.schemas.label_maps import LABEL_MAPS_SCHEMA, MAP_COLUMNS
 from labelmill.schemas.versions import Part, Version, digest_json
 from labelmill.tasks.relabel.engine import ImageToLabel, Labelled, label_images
@@ -20,6 +20,9 @@ from labelmill.tasks.store.receipts import Receipt
 from labelmill.tasks.store.table import Table
 
 SHARD_COLUMNS = ("image_id", "split", "uri", "bytes", "sha256", "label", "status", "reason", "detail")
+
+RETRIED_REASONS = TRANSIENT_REASONS | {Reason.BROKEN_LINK, Reason.NOT_A_FILE, Reason.CHANGED}
+"""Ingest saw these images whole: what is now at their place (an unmounted folder, say) may be put right again."""
 
 LABEL_MAPS_LAYOUT = Layout(level=15, byte_streams=tuple(f"{name}.list.element" for name in MAP_COLUMNS))
 """Level 15 takes 12 % off level 3 for about 1 ms an image at 15x15, beside some 100 ms of the teacher."""
@@ -126,7 +129,7 @@ def label_shard(
         run=job.run,
         part=part,
         counts={"done": done, "rejected": len(rows) - done},
-        retry=any(r is not None and r.reason in TRANSIENT_REASONS for r in results),
+        retry=any(r is not None and r.reason in RETRIED_REASONS for r in results),
     )
     job.label_maps.receipts.write(receipt)
     return receipt

@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import duckdb
 
-from labelmill.schemas.errors import BadInput
+from labelmill.tasks.store.query_gate import check_reads_only
+from labelmill.tasks.store.relation import ReadOnlyRelation
 from labelmill.tasks.store.store import Store
-from labelmill.tasks.store.views import quote, view_statements
+from labelmill.tasks.store.views import literal_path, quote, view_statements
 
-_EXPLAIN = re.compile(r"\s*explain\s+(analyze\s+)?(\([^)]*\)\s*)?", re.IGNORECASE)
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 
 class StoreConnection:
     """DuckDB's own connection behind a gate: a statement that is not a query is refused.
 
     DuckDB cannot open an in-memory database read-only, and the folders that it may read it may also write, so that
-    COPY … TO could replace a part. Results, relations and everything else are DuckDB's.
+    COPY … TO could replace a part. Results and everything else are DuckDB's.
     """
 
     def __init__(self, inner: duckdb.DuckDBPyConnection, *, read_only: bool) -> None:
@@ -33,12 +35,25 @@ class StoreConnection:
         self._inner.execute(query, parameters)
         return self
 
-    def sql(self, query: str, **options: str) -> duckdb.DuckDBPyRelation:
-        """Return the relation of a query."""
+    def sql(self, query: str, **options: Any) -> Any:  # noqa: ANN401 - DuckDB's relation, or the part of it that reads
+        """Return the relation of a query, None when there was nothing but comments."""
         self._check(query)
-        return self._inner.sql(query, **options)
+        return self._relation(self._inner.sql(query, **options))
 
     query = sql
+
+    def table(self, name: str) -> Any:  # noqa: ANN401 - as for `sql`
+        """Return a view, such as `imagenet.images`, as a relation."""
+        return self._relation(self._inner.view(name))
+
+    view = table
+
+    def fetch_arrow_table(self) -> pa.Table:
+        """Return the rows of the last query as an Arrow table."""
+        with warnings.catch_warnings():  # DuckDB 2 says that `sql(query).to_arrow_table()` saves a copy
+            warnings.simplefilter("ignore", UserWarning)
+            named = "to_arrow_table" if hasattr(self._inner, "to_arrow_table") else "fetch_arrow_table"
+            return getattr(self._inner, named)()
 
     def cursor(self) -> StoreConnection:
         """Return a connection to the same views for use in another thread."""
@@ -57,21 +72,17 @@ class StoreConnection:
         self.close()
 
     def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - DuckDB's own attributes
-        if name.startswith("fetch") or name in {"df", "pl", "arrow", "description", "rowcount", "table", "view"}:
-            return getattr(self._inner, name)
-        if self._read_only:
+        reads = name.startswith("fetch") or name in {"df", "pl", "arrow", "description", "rowcount", "interrupt"}
+        if self._read_only and not reads:
             raise AttributeError(f"{name} is not offered by a read-only connection; use store.connect(read_only=False)")
         return getattr(self._inner, name)
 
     def _check(self, query: str) -> None:
-        if not self._read_only:
-            return
-        for statement in self._inner.extract_statements(query):
-            if statement.type == duckdb.StatementType.EXPLAIN:  # EXPLAIN ANALYZE runs what it explains
-                self._check(_EXPLAIN.sub("", statement.query, count=1))
-            elif statement.type != duckdb.StatementType.SELECT:
-                kind = statement.type.name
-                raise BadInput(f"a store is read-only for SQL: expected SELECT, got {kind}")
+        if self._read_only:
+            check_reads_only(self._inner, query)
+
+    def _relation(self, found: duckdb.DuckDBPyRelation | None) -> ReadOnlyRelation | duckdb.DuckDBPyRelation | None:
+        return ReadOnlyRelation(found) if self._read_only and found is not None else found
 
 
 def open_connection(store: Store, *, read_only: bool) -> StoreConnection:
@@ -81,10 +92,27 @@ def open_connection(store: Store, *, read_only: bool) -> StoreConnection:
         for statement in view_statements(store):
             inner.execute(statement)
         if read_only:
-            inner.execute(f"SET allowed_directories = [{quote(str(store.root) + '/')}]")
+            root = f"{store.root}/"  # also as the pattern in the views, which is judged before what it matches
+            inner.execute(f"SET allowed_directories = {_list({root, literal_path(root)})}")
+            inner.execute(f"SET allowed_paths = {_list(_linked_parts(store))}")
             inner.execute("SET enable_external_access = false")
             inner.execute("SET lock_configuration = true")
     except BaseException:
         inner.close()
         raise
     return StoreConnection(inner, read_only=read_only)
+
+
+def _linked_parts(store: Store) -> Iterator[str]:
+    """Yield where parts really lie that a link takes out of the store's folder: DuckDB looks behind links."""
+    root = store.root.resolve()
+    for name in store.tables():
+        folder = store.table(name).folder / "parts"
+        away = not folder.resolve().is_relative_to(root)
+        for path in folder.glob("*.parquet"):
+            if away or path.is_symlink():
+                yield str(path.resolve())
+
+
+def _list(paths: Iterable[str]) -> str:
+    return f"[{', '.join(quote(path) for path in paths)}]"

@@ -9,7 +9,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from labelmill.schemas.versions import Part
-from labelmill.tasks.store.files import hash_file, replace_file
+from labelmill.tasks.store.files import hash_file, lock_folder, make_folder, replace_file
 
 
 class Receipt(BaseModel):
@@ -40,13 +40,15 @@ class Receipts:
         path = self._receipts / f"{key}.json"
         try:
             receipt = Receipt.model_validate_json(path.read_bytes())
+            if receipt.retry:
+                return None
             part = self._table / receipt.part.path
-            whole = not receipt.retry and hash_file(part) == receipt.part.sha256
+            with lock_folder(self._table, alone=False):
+                os.utime(part)  # young again: gc leaves it to this run's commit. Unlike touch, makes no empty file
+            if hash_file(part) != receipt.part.sha256:
+                return None
         except (FileNotFoundError, ValidationError):
             return None
-        if not whole:
-            return None
-        part.touch()  # young again: gc leaves it to this run's commit
         if receipt.run != run:
             receipt = receipt.model_copy(update={"run": run})
             self.write(receipt)
@@ -59,7 +61,7 @@ class Receipts:
 
     def open_run(self, run: str) -> None:
         """Mark a run as live now: gc spares what its receipts name."""
-        self._runs.mkdir(parents=True, exist_ok=True)
+        make_folder(self._runs)
         (self._runs / run).touch()
 
     def close_run(self, run: str) -> None:
@@ -76,10 +78,17 @@ class Receipts:
                 continue
         return found
 
-    def live_runs(self, *, resume_s: float) -> set[str]:
-        """Return the runs that were marked within the last `resume_s` seconds."""
-        if not self._runs.is_dir():
-            return set()
+    def marks(self, *, resume_s: float) -> tuple[set[str], list[Path]]:
+        """Return the runs marked within the last `resume_s` seconds, and the files of older marks."""
+        live, old = set(), []
         oldest = time.time() - resume_s
-        with os.scandir(self._runs) as entries:
-            return {e.name for e in entries if e.stat().st_mtime >= oldest}
+        for path in self._runs.iterdir() if self._runs.is_dir() else ():
+            try:
+                marked = path.stat().st_mtime
+            except FileNotFoundError:  # its run committed meanwhile
+                continue
+            if marked >= oldest:
+                live.add(path.name)
+            else:
+                old.append(path)
+        return live, old

@@ -40,12 +40,11 @@ class Store:
 
     def versions(self, table: str) -> list[Version]:
         """Return the versions of a table, oldest first, without deleted ones; raise NotInStore when it has none."""
-        found = self.table(table)
-        numbers = found.numbers()
-        if not numbers:
+        found = self.table(table).versions()
+        if not found:
             known = ", ".join(self.tables()) or "none"
             raise NotInStore(f"{table}: no such table in {self.root}; tables: {known}")
-        return [found.version(number) for number in numbers]
+        return found
 
     def connect(self, *, read_only: bool = True) -> StoreConnection:
         """Return a DuckDB connection with a schema for each dataset and a view for each table and version.

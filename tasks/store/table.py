@@ -17,11 +17,20 @@ from pydantic import ValidationError
 from labelmill.schemas.errors import BadInput, NotInStore, StoreDamaged
 from labelmill.schemas.names import split_table_name
 from labelmill.schemas.versions import Column, Lineage, Operation, Part, Version, canonical_json
-from labelmill.tasks.store.files import create_file, hash_file, sync_file, sync_folder, temporary_beside
+from labelmill.tasks.store.files import (
+    create_file,
+    hash_file,
+    lock_folder,
+    make_folder,
+    sync_file,
+    sync_folder,
+    temporary_beside,
+)
 from labelmill.tasks.store.parquet import Layout, write_parquet
 from labelmill.tasks.store.receipts import Receipts
 
 _VERSION_FILE = re.compile(r"(\d{6,})(\.deleted)?\.json")
+_NAME_OF_A_VIEW = re.compile(r"(label_cells|label_classes).*|.*_v\d+")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -62,10 +71,21 @@ class Table:
             if not numbers:
                 raise NotInStore(f"{self.name}: no such table in this store")
             number = numbers[-1]
-        elif number not in numbers:
+        else:
+            self._check_listed(number, numbers)
+        return self._load(number)
+
+    def versions(self) -> list[Version]:
+        """Return all versions, oldest first; raise StoreDamaged when the file of one was altered."""
+        return [self._load(number) for number in self.numbers()]
+
+    def _check_listed(self, number: int, numbers: Sequence[int]) -> None:
+        if number not in numbers:
             gone = "was deleted" if number in self.numbers(deleted=True) else "does not exist"
             known = ", ".join(map(str, numbers)) or "none"
             raise NotInStore(f"{self.name}: version {number} {gone}; versions: {known}")
+
+    def _load(self, number: int) -> Version:
         path = self._version_file(number)
         try:
             version = Version.model_validate_json(path.read_bytes())
@@ -90,7 +110,8 @@ class Table:
             sha256 = hash_file(temporary)
             path = parts / f"{key[:16]}-{sha256[:16]}.parquet"
             sync_file(temporary)
-            temporary.replace(path)  # an older file of this name has these very bytes, or was damaged
+            with lock_folder(self.folder, alone=False):  # gc does not judge by the older file and remove this one
+                temporary.replace(path)  # an older file of this name has these very bytes, or was damaged
         sync_folder(parts)
         size = path.stat().st_size
         return Part(path=f"parts/{path.name}", rows=rows.num_rows, bytes=size, sha256=sha256)
@@ -99,19 +120,24 @@ class Table:
         """Make a new version visible and return it.
 
         `change` gets the latest version (None for a new table) and is asked again when another writer was first, so
-        that both end as versions and none loses the other's rows. Raises BadInput for a change without parts.
+        that both end as versions and none loses the other's rows. Raises BadInput for a change without parts or
+        with other columns, StoreDamaged when a part is not there.
         """
+        if _NAME_OF_A_VIEW.fullmatch(self.name.partition(".")[2]):
+            raise BadInput(
+                f"table name {self.name!r}: names that end in _v and a number, or start with label_cells or "
+                "label_classes, are those of views"
+            )
         columns = tuple(Column(name=f.name, type=str(f.type)) for f in schema)
         while True:
+            # Before `latest`: a version that another writer adds from here on takes this number, and we begin anew.
+            number = max([0, *self.numbers(), *self.numbers(deleted=True)]) + 1
             latest = self.latest()
             made = change(latest)
             if not made.parts:
                 raise BadInput(f"{self.name}: a version needs at least one part")
-            if lost := [part.path for part in made.parts if not self.part_path(part).is_file()]:
-                raise StoreDamaged(f"{self.name}: {len(lost)} parts are gone, for example {lost[0]}; run again")
             if made.operation == "append" and latest is not None and latest.columns != columns:
                 raise BadInput(f"{self.name}: cannot append, columns differ from version {latest.number}; use replace")
-            number = max([0, *self.numbers(), *self.numbers(deleted=True)]) + 1
             version = Version(
                 table=self.name,
                 number=number,
@@ -124,11 +150,22 @@ class Table:
                 lineage=lineage,
             )
             version = version.model_copy(update={"sha256": version.digest()})
+            if self._create(version):
+                return version
+
+    def _create(self, version: Version) -> bool:
+        """Write a version's file; return False when another writer has taken its number."""
+        make_folder(self._versions)
+        with lock_folder(self.folder, alone=False):  # gc removes no part between the look at it and the version
+            if lost := [part.path for part in version.parts if not self.part_path(part).is_file()]:
+                raise StoreDamaged(f"{self.name}: {len(lost)} parts are gone, for example {lost[0]}; run again")
             try:
-                create_file(self._version_file(number), canonical_json(version.model_dump(mode="json")).encode())
+                create_file(
+                    self._version_file(version.number), canonical_json(version.model_dump(mode="json")).encode()
+                )
             except FileExistsError:
-                continue
-            return version
+                return False
+        return True
 
     def append(
         self, parts: Sequence[Part], *, schema: pa.Schema, metadata: dict[str, Any], lineage: Lineage
@@ -148,10 +185,16 @@ class Table:
         return self.commit(lambda _: change, schema=schema, lineage=lineage)
 
     def delete(self, number: int, *, reason: str = "") -> None:
-        """Put a tombstone on a version: readers no longer see it, gc removes the parts that only it lists."""
-        self.version(number)
+        """Put a tombstone on a version, damaged or not: no reader sees it, gc removes the parts that only it lists.
+
+        Raises NotInStore when there is no such version, or it was deleted already.
+        """
+        self._check_listed(number, self.numbers())
         tombstone = {"time": datetime.now(UTC).isoformat(timespec="seconds"), "reason": reason}
-        create_file(self._version_file(number).with_suffix(".deleted.json"), canonical_json(tombstone).encode())
+        try:
+            create_file(self._version_file(number).with_suffix(".deleted.json"), canonical_json(tombstone).encode())
+        except FileExistsError as error:
+            raise NotInStore(f"{self.name}: version {number} was deleted") from error
 
     def part_path(self, part: Part) -> Path:
         """Return where a part lies."""

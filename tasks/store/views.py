@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 from labelmill.schemas.classes import ClassList
+from labelmill.schemas.errors import BadInput
 from labelmill.schemas.label_maps import MAP_COLUMNS, LabelMapMetadata
 from labelmill.schemas.versions import Version
 from labelmill.tasks.store.store import Store
@@ -21,13 +23,13 @@ def view_statements(store: Store) -> Iterator[str]:
         yield f'CREATE SCHEMA IF NOT EXISTS "{dataset}"'
     for name in store.tables():
         table = store.table(name)
-        numbers = table.numbers()
+        versions = table.versions()
         schema = f'"{name.partition(".")[0]}"'
-        for number in numbers:
-            for view, body in _version_views(table, table.version(number)):
-                yield f'CREATE VIEW {schema}."{view}_v{number}" AS {body}'
-                if number == numbers[-1]:
-                    yield f'CREATE VIEW {schema}."{view}" AS SELECT * FROM {schema}."{view}_v{number}"'
+        for version in versions:
+            for view, body in _version_views(table, version):
+                yield f'CREATE VIEW {schema}."{view}_v{version.number}" AS {body}'
+                if version is versions[-1]:
+                    yield f'CREATE VIEW {schema}."{view}" AS SELECT * FROM {schema}."{view}_v{version.number}"'
 
 
 def quote(text: str) -> str:
@@ -43,16 +45,28 @@ def _version_views(table: Table, version: Version) -> Iterator[tuple[str, str]]:
     elif kind == "label_maps":
         meta = LabelMapMetadata.model_validate(version.metadata)
         yield name, _label_maps(table, version, meta)
-        suffix = name.removeprefix("label_maps")  # label_maps_b has label_cells_b beside it
+        suffix = name.removeprefix("label_maps") if name.startswith("label_maps") else f"_{name}"
+        # label_maps_b has label_cells_b beside it, and a table soft has label_cells_soft
         yield f"label_classes{suffix}", _label_classes(table, version, meta)
         yield f"label_cells{suffix}", _label_cells(table, version, meta)
     else:
-        yield name, f"SELECT {_row(version)}, * FROM {_files(table, version)}"
+        row = "" if any(c.name.lower() == "row" for c in version.columns) else f"{_row(version)}, "
+        yield name, f"SELECT {row}{_columns(version)} FROM {_files(table, version)}"
 
 
 def _files(table: Table, version: Version) -> str:
-    paths = ", ".join(quote(str(table.part_path(part))) for part in version.parts)
-    return f"read_parquet([{paths}])"
+    paths = ", ".join(quote(literal_path(str(table.part_path(part)))) for part in version.parts)
+    # Without the option a folder above the store such as run=5 would become a column.
+    return f"read_parquet([{paths}], hive_partitioning = false)"
+
+
+def literal_path(path: str) -> str:
+    """Return a path as a DuckDB pattern that matches only this path; no pattern does when it has a backslash too."""
+    if not re.search(r"[*?[]", path):
+        return path
+    if "\\" in path:
+        raise BadInput(f"store {path}: SQL cannot name a path with a backslash and one of * ? [; move the store")
+    return re.sub(r"([*?[])", r"[\1]", path)
 
 
 def _row(version: Version) -> str:
@@ -75,7 +89,8 @@ def _name_of(class_id: str, classes: ClassList | None) -> str:
 
 
 def _columns(version: Version, leave_out: Sequence[str] = ()) -> str:
-    return ", ".join(f'"{c.name}"' for c in version.columns if c.name not in leave_out)
+    names = [c.name.replace('"', '""') for c in version.columns if c.name not in leave_out]
+    return ", ".join(f'"{name}"' for name in names)
 
 
 def _images(table: Table, version: Version) -> str:
@@ -105,8 +120,11 @@ def _label_cells(table: Table, version: Version, meta: LabelMapMetadata) -> str:
     """One row for each image, cell and rank, with the centred logit and the cell's softmax at that class."""
     (height, width), top_k = meta.grid, meta.top_k
     cell = f"(entry // {top_k})"
-    drops = f"drops[{cell} * {top_k - 1} + 1 : {cell} * {top_k - 1} + entry % {top_k}]"
-    logit = f"top[{cell} + 1] - coalesce(list_sum({drops}), 0)"
+    # One term for each rank: twenty times as fast as list_sum over a slice, measured at 15x15x5.
+    logit = f"top[{cell} + 1]::INTEGER" + "".join(
+        f" - CASE WHEN entry % {top_k} > {rank} THEN drops[{cell} * {top_k - 1} + {rank + 1}] ELSE 0 END"
+        for rank in range(top_k - 1)
+    )
     entries = (
         f"SELECT image_id, unnest(range({height * width * top_k})) AS entry, unnest(index) AS place, "
         f"classes, top, drops, rest FROM {_files(table, version)} WHERE index IS NOT NULL"

@@ -240,6 +240,13 @@ def test_inspect_image_file_of_max_bytes_is_accepted_and_larger_rejected(tmp_pat
     assert inspect(tmp_path, JPEG, max_bytes=len(JPEG) - 1).reason is Reason.TOO_MANY_BYTES
 
 
+@pytest.mark.parametrize(("segments", "reason"), [(99, None), (101, Reason.CORRUPT)])
+def test_inspect_image_jpeg_with_very_many_exif_segments_is_rejected_unopened(tmp_path, segments, reason):
+    segment = b"\xff\xe1" + struct.pack(">H", 8) + b"Exif\0\0"
+    facts = inspect(tmp_path, JPEG[:2] + segment * segments + JPEG[2:])
+    assert (facts.reason, facts.width is None) == (reason, reason is not None)
+
+
 def make_fifo(path):
     os.mkfifo(path)
 

@@ -92,6 +92,16 @@ def test_commit_ingest_changed_and_removed_images_rewrite_their_part_alone(write
     ]
 
 
+def test_ingest_chunk_parts_that_only_lost_images_are_not_taken_for_one_another(write_tree, ingest, reads, read_rows):
+    source = write_tree(*(f"images/{name}.jpg" for name in "abcdef")) / "images"
+    ingest(chunk_size=2)
+    for name in "ace":
+        (source / f"{name}.jpg").unlink()
+    reads.clear()
+    assert ids(read_rows(ingest(chunk_size=2))) == ["b.jpg", "d.jpg", "f.jpg"]
+    assert reads == []
+
+
 def test_commit_ingest_part_without_images_left_is_dropped(write_tree, ingest, reads, read_rows):
     source = write_tree("images/a.jpg", "images/b.jpg", "images/c.jpg") / "images"
     first = ingest(chunk_size=1)
@@ -139,7 +149,7 @@ def test_ingest_chunk_rehash_reads_again_every_time(write_tree, ingest, reads, r
     assert len(reads) == 4
 
 
-def test_commit_ingest_same_unreadable_file_makes_no_version(ordinary_user_folder, ingest, reads, jpeg):
+def test_commit_ingest_same_unreadable_file_makes_no_version(ingest, reads, jpeg, ordinary_user_folder):
     source = ordinary_user_folder / "images"
     source.mkdir()
     for name in "abc":
@@ -203,27 +213,34 @@ def test_commit_ingest_moved_root_makes_a_version_without_reading(write_tree, in
     assert second.metadata["roots"] == {"train": str(folder / "elsewhere")}
 
 
-@pytest.mark.parametrize(
-    "lose", [shutil.rmtree, lambda p: [file.unlink() for file in p.iterdir()]], ids=["gone", "empty"]
-)
+def empty_folder(folder):
+    for file in folder.iterdir():
+        file.unlink()
+
+
+@pytest.mark.parametrize("lose", [shutil.rmtree, empty_folder])
 def test_ingest_chunk_source_that_disappears_fails_and_commits_nothing(write_tree, prepare_ingest, ingest, lose):
     folder = write_tree("images/a.jpg", "images/b.jpg")
     first = ingest()
-    shutil.copytree(folder / "images", folder / "copy")
     write_tree("images/c.jpg")
-
-    def lose_source(*_):
-        lose(folder / "images")
-
     with pytest.raises(WorkFailed, match="disappeared while it was read"):
-        prepare_ingest(before_chunks=lose_source)
+        prepare_ingest(before_chunks=lambda: lose(folder / "images"))
     assert open_store(folder / "store").versions("pets.images") == [first]
+
+
+@pytest.mark.parametrize("store", ["images/store", "images", "link/store"])
+def test_prepare_folder_store_among_the_images_is_refused(write_tree, ingest, store):
+    folder = write_tree("images/a.jpg")
+    (folder / "link").symlink_to("images")
+    with pytest.raises(BadInput, match=r"^store: .*lies below the images in "):
+        ingest(store=store)
+    assert ingest(store="imagestore").rows == 1
 
 
 def test_prepare_folder_wrong_source_leaves_no_store(write_tree, ingest):
     folder = write_tree("images/notes.txt")
-    with pytest.raises(BadInput, match="^devkit: "):
+    with pytest.raises(BadInput, match=r"^devkit: "):
         ingest(imagenet=True)
-    with pytest.raises(BadInput, match="^source: "):
+    with pytest.raises(BadInput, match=r"^source: "):
         ingest("nowhere")
     assert not (folder / "store").exists()

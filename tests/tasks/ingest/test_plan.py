@@ -55,6 +55,11 @@ def test_plan_ingest_all_four_outcomes_are_told_apart():
     )
 
 
+LOST = {"size": None, "mtime_ns": None, "kind": FileKind.BROKEN_LINK}
+BAD_NAME = {"kind": FileKind.BAD_NAME}
+NOT_UTF8 = os.fsdecode(b"\xe9")
+
+
 @pytest.mark.parametrize(
     ("file", "label", "row", "options"),
     [
@@ -70,16 +75,14 @@ def test_plan_ingest_all_four_outcomes_are_told_apart():
             listed("a"), None, ("a", 10, 100, None, "no_label"), {"labels_required": False}, id="no-longer-required"
         ),
         pytest.param(listed("a"), 0, ("a", None, None, 0, "broken_link"), {}, id="link-mended"),
+        pytest.param(listed("a", **LOST), 0, ("a", None, None, 0, "not_a_file"), {}, id="pipe-now-broken-link"),
+        pytest.param(listed("a", **BAD_NAME), 0, ("a", 10, 100, 0, None), {}, id="now-bad-name"),
+        pytest.param(listed("a"), 0, ("a", 10, 100, 0, "bad_name"), {}, id="was-bad-name"),
         pytest.param(listed("a"), 0, ("a", 10, 100, 0, None), {"rehash": True}, id="rehash"),
     ],
 )
 def test_plan_ingest_file_or_row_that_needs_reading_is_changed(file, label, row, options):
     assert plan([file], [label], [row], **options).changed == ("a",)
-
-
-LOST = {"size": None, "mtime_ns": None, "kind": FileKind.BROKEN_LINK}
-BAD_NAME = {"kind": FileKind.BAD_NAME}
-NOT_UTF8 = os.fsdecode(b"\xe9")
 
 
 @pytest.mark.parametrize(
@@ -150,6 +153,11 @@ def test_settle_classes_strange_classes_raise_with_count_names_and_advice():
     assert "8 of 9 classes are not among the 2 of dataset pets: s0, s1, s2, s3, s4, …" in str(caught.value)
     assert "another dataset" in str(caught.value)
     assert "--devkit" in str(caught.value)
+
+
+def test_settle_classes_name_with_terminal_codes_is_shown_escaped():
+    with pytest.raises(BadInput, match=r": '\\x1b\[31mred\\n'; "):
+        settle_classes(class_list("\x1b[31mred\n"), class_list("a"), owner="dataset pets")
 
 
 def test_settle_labels_later_split_uses_ids_of_the_fixed_list():

@@ -1,0 +1,1 @@
+"""A page that shows label maps: self-contained HTML over any label maps version."""

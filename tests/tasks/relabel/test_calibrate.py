@@ -1,0 +1,93 @@
+"""Calibration: the same images at every run, fitted once, none of them needed twice."""
+
+from dataclasses import replace
+
+import pytest
+
+from labelmill.schemas.errors import WorkFailed
+from labelmill.tasks.relabel.calibrate import Calibration, draw_images, fit_on_images
+from labelmill.tasks.relabel.job import prepare_run
+from labelmill.tasks.store import open_store
+
+
+def drawn_names(store, source, count):
+    images = open_store(store).table("imagenet.images")
+    return [image.path.name for image in draw_images(images, images.version(), {"train": source}, count)]
+
+
+def test_draw_images_do_not_depend_on_the_order_of_rows(tmp_path, make_images, ingest):
+    """The same images in other parts, in another order of ingests."""
+    source = make_images(tmp_path / "train", {"n01443537": 4, "n01484850": 4}, first=5)
+    ingest(source, tmp_path / "b")
+    make_images(source, {"n01443537": 5, "n01484850": 5})
+    ingest(source, tmp_path / "b")
+    ingest(source, tmp_path / "a", chunk_size=5)
+    names = drawn_names(tmp_path / "a", source, 6)
+    assert drawn_names(tmp_path / "b", source, 6) == names
+    assert len(set(names)) == 6
+    assert drawn_names(tmp_path / "a", source, 18)[:6] == names
+    assert len({name.partition("_")[0] for name in names}) == 2  # not the first ones
+
+
+def test_draw_images_leave_out_rejected_images_and_other_splits(tmp_path, make_images, ingest):
+    source = make_images(tmp_path / "train", {"n01443537": 4})
+    (source / "n01443537" / "n01443537_1.JPEG").write_bytes(b"")
+    ingest(source, tmp_path / "store")
+    ingest(make_images(tmp_path / "val", {"n01443537": 2}, first=10), tmp_path / "store", split="val")
+    assert sorted(drawn_names(tmp_path / "store", source, 99)) == [f"n01443537_{n}.JPEG" for n in (0, 2, 3)]
+
+
+def test_calibrate_second_run_reads_back_what_the_first_fitted(imagenet, parameters_for, monkeypatch):
+    first = prepare_run(parameters_for(imagenet[1])).calibration
+
+    def no_second_fit(*_, **__):
+        raise AssertionError("fitted again")
+
+    monkeypatch.setattr("labelmill.tasks.relabel.calibrate.fit_on_images", no_second_fit)
+    assert prepare_run(parameters_for(imagenet[1])).calibration == first
+    assert prepare_run(parameters_for(imagenet[1], batch_size=5, workers=1)).calibration == first
+    assert first.images == 8
+    with pytest.raises(AssertionError, match="fitted again"):
+        prepare_run(parameters_for(imagenet[1], input_size="96"))
+    with pytest.raises(AssertionError, match="fitted again"):
+        prepare_run(parameters_for(imagenet[1], calibration_images=9))
+
+
+def test_calibrate_appended_images_leave_the_temperature_as_it_was(imagenet, make_images, ingest, parameters_for):
+    source, store = imagenet
+    first = prepare_run(parameters_for(store)).calibration
+    make_images(source, {"n01484850": 30}, first=50)
+    ingest(source, store)
+    assert prepare_run(parameters_for(store)).calibration == first
+
+
+def test_fit_on_images_leaves_out_what_cannot_be_read(teacher, photos, settings):
+    whole = fit_on_images(teacher, settings, photos[4:], workers=2)
+    for image in photos[:4]:
+        image.path.unlink()
+    with_gaps = fit_on_images(teacher, settings, photos, workers=2)
+    assert with_gaps.images == whole.images == 9
+    assert with_gaps.temperature == pytest.approx(whole.temperature, abs=1e-3)
+
+
+def test_fit_on_images_where_the_map_is_as_sure_as_the_classifier_gives_one(teacher, photos, settings):
+    """At the teacher's own size and with all classes kept there is nothing to put right."""
+    native = replace(settings, input_size=teacher.preprocessing.native_size, top_k=8)
+    assert fit_on_images(teacher, native, photos, workers=2).temperature == pytest.approx(1.0, abs=0.01)
+
+
+def test_fit_on_images_none_readable_says_why(teacher, photos, settings):
+    for image in photos:
+        image.path.unlink()
+    with pytest.raises(WorkFailed, match=r"none of the 13 images .*; missing: No such file .*image_root"):
+        fit_on_images(teacher, settings, photos, workers=2)
+
+
+def test_fit_on_images_of_none_says_so(teacher, settings):
+    with pytest.raises(WorkFailed, match="all images were rejected when they were ingested"):
+        fit_on_images(teacher, settings, [], workers=2)
+
+
+def test_calibration_survives_its_file(tmp_path, teacher, photos, settings):
+    fitted = fit_on_images(teacher, settings, photos, workers=1)
+    assert Calibration.model_validate_json(fitted.model_dump_json()) == fitted
