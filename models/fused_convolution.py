@@ -213,7 +213,7 @@ def _find_sum(node: fx.Node, shapes: dict[fx.Node, tuple[int, ...]]) -> fx.Node 
     if total.target in _SUMS_IN_PLACE and first is not node:
         return None
     # the convolution moves to the place of the sum: nobody may write to its input on the way
-    return None if any(user is not node and _may_write(user) for user in _users_of(node.args[0])) else total
+    return None if any(user not in (node, total) and _may_write(user) for user in _users_of(node.args[0])) else total
 
 
 def _users_of(node: Argument) -> list[fx.Node]:

@@ -35,6 +35,8 @@ def _check_input_size(size: object) -> object:
 
 
 def _check_local(path: str) -> str:
+    if not path.strip():
+        raise BadInput("expected a path, got nothing")
     if "://" in path and not path.startswith("file://"):
         raise BadInput(f"{path.split('://', 1)[0]}:// is not supported: expected a folder of this machine")
     return str(Path(path.removeprefix("file://")).expanduser().absolute())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import sys
 import traceback
@@ -45,10 +46,25 @@ def _run(given: list[str]) -> int:
         from labelmill.cli_run import run_command
 
         return run_command(given[1:])
-    options = _parser().parse_args(given)
     from labelmill import cli_store
 
+    options = parse_arguments(given)
+
     return int(getattr(cli_store, f"{options.command}_command")(options))
+
+
+def parse_arguments(given: Sequence[str]) -> argparse.Namespace:
+    """Read a command's arguments; exits with 2 when they are off.
+
+    A query may stand behind options too: argparse alone gives an optional positional up at the first of them.
+    """
+    parser = _parser()
+    options, left = parser.parse_known_args(given)
+    if options.command == "sql" and options.query is None and left and not left[0].startswith("-"):
+        options.query = left.pop(0)
+    if left:
+        parser.error(f"unrecognized arguments: {' '.join(left)}")
+    return options
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -111,6 +127,8 @@ def _tell(error: Exception) -> None:
     if os.environ.get(_SHOW_TRACEBACK):
         traceback.print_exception(error)
     text = " ".join(str(error).split()) or type(error).__name__
+    if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}:
+        text += "; what was finished is kept: make room and run the same command again"
     known = isinstance(error, LabelmillError | OSError)
     _say(f"error: {text if known else f'{type(error).__name__}: {text} (set {_SHOW_TRACEBACK}=1 for the traceback)'}")
 

@@ -35,7 +35,7 @@ class Photo:
     in_scenes: bool = True
 
 
-# Judged by looking at each picture, before asking the teacher. All of these files are in the packages themselves.
+# Judged by what each picture shows, not by what the teacher says. All of these files are in the packages themselves.
 PHOTOS = (
     Photo(
         name="cat",

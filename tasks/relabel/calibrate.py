@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import heapq
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import torch
@@ -17,12 +18,14 @@ from labelmill.schemas.errors import WorkFailed
 from labelmill.schemas.images import Status
 from labelmill.schemas.versions import Version, digest_json
 from labelmill.tasks.images.read_image import RejectedImage
+from labelmill.tasks.progress import ProgressMeter
 from labelmill.tasks.relabel.engine import (
     ImageToLabel,
     label_images,
     load_resized,
     normalise,
     pool_whole,
+    use_one_core,
 )
 from labelmill.tasks.relabel.settings import RelabelSettings
 from labelmill.tasks.relabel.shards import RETRIED_REASONS, read_rows
@@ -89,9 +92,16 @@ def fit_on_images(
     teacher: Teacher, settings: RelabelSettings, drawn: Sequence[ImageToLabel], *, workers: int
 ) -> Calibration:
     """Fit on the given images, leaving out those that cannot be read."""
-    labelled = label_images(teacher, drawn, settings, workers=workers)
+    meter = ProgressMeter("passes to fit the temperature", 2 * len(drawn))
+    labelled = label_images(
+        teacher, drawn, settings, workers=workers, on_batch=lambda images, rejected: meter.add(done=images)
+    )
     kept = [(image, r.map) for image, r in zip(drawn, labelled, strict=True) if r.map is not None]
-    targets = native_probabilities(teacher, [image for image, _ in kept], settings)
+    meter.add(done=len(drawn) - len(kept))
+    targets = native_probabilities(
+        teacher, [image for image, _ in kept], settings, workers=workers, on_image=lambda: meter.add(done=1)
+    )
+    meter.finish()
     pairs = [(m, target) for (_, m), target in zip(kept, targets, strict=True) if target is not None]
     if not pairs:
         reasons = sorted({f"{r.reason}: {r.detail}" for r in labelled if r.reason})
@@ -116,7 +126,12 @@ def fit_on_images(
 
 
 def native_probabilities(
-    teacher: Teacher, images: Sequence[ImageToLabel], settings: RelabelSettings
+    teacher: Teacher,
+    images: Sequence[ImageToLabel],
+    settings: RelabelSettings,
+    *,
+    workers: int,
+    on_image: Callable[[], None] = lambda: None,
 ) -> list[Tensor | None]:
     """Return (C,) float32 probabilities of each whole image at the size that the teacher was trained for.
 
@@ -126,6 +141,8 @@ def native_probabilities(
 
     def probabilities(image: ImageToLabel) -> Tensor | None:
         check_stop()
+        use_one_core()
+        on_image()
         try:
             pixels = load_resized(
                 image, native, interpolation=teacher.preprocessing.interpolation, max_pixels=settings.max_pixels
@@ -134,4 +151,5 @@ def native_probabilities(
             return None
         return torch.softmax(teacher.classifier_logits(normalise([pixels], teacher))[0], dim=0)
 
-    return [probabilities(image) for image in images]
+    with ThreadPoolExecutor(workers, thread_name_prefix="native") as threads:
+        return list(threads.map(probabilities, images))

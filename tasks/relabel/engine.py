@@ -103,7 +103,7 @@ def label_images(
 
     def work(start: int) -> list[Labelled]:
         check_stop()
-        _use_one_core()
+        use_one_core()
         results = _label_batch(teacher, images[start : start + settings.batch_size], settings, temperature)
         on_batch(len(results), sum(r.map is None for r in results))
         return results
@@ -117,7 +117,7 @@ def label_images(
             raise
 
 
-def _use_one_core() -> None:
+def use_one_core() -> None:
     """Keep torch from spreading a batch over cores: the threads share those already."""
     if not getattr(_intra_op, "single", False):
         torch.set_num_threads(1)

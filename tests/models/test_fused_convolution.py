@@ -66,7 +66,7 @@ def add_to_its_relu(step, images):
 def add_in_place_to_shortcut(step, images):
     shortcut = F.softplus(images)
     out = step.conv(images)
-    shortcut += out
+    shortcut.add_(out)
     return shortcut * 2
 
 
@@ -88,6 +88,7 @@ def write_to_input_before_sum(step, images):
         (add_to_itself, 1, 0, 0),
         (add_to_its_relu, 1, 0, 0),
         (lambda s, x: torch.add(s.conv(x), x, alpha=2), 1, 0, 0),
+        (lambda s, x: s.conv(x).add_(x), 1, 0, 1),
         (add_in_place_to_shortcut, 1, 0, 0),
         (write_to_input_before_sum, 1, 0, 0),
     ],
@@ -101,6 +102,7 @@ def write_to_input_before_sum(step, images):
         "with itself",
         "seen by two",
         "scaled",
+        "into the convolution",
         "into the shortcut",
         "input written to",
     ],

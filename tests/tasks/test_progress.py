@@ -27,7 +27,7 @@ def test_progress_meter_tells_rarely_and_at_the_end(caplog, monkeypatch):
             meter.add(done=2)
         meter.finish()
     told = [record.progress for record in caplog.records]
-    assert [p.done for p in told][0] == 6  # at 0.3 s
+    assert told[0].done == 6  # at 0.3 s
     assert told[-1] == Progress(what="images", total=10, done=8, elapsed_s=1.0)
     assert caplog.records[-1].getMessage() == "images: 8 of 10, 8.0/s, 0 rejected"
 

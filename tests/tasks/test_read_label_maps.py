@@ -160,7 +160,9 @@ def test_pool_rows_in_any_order_and_twice(maps, done):
         pytest.param([[0]], WHOLE, {}, BadInput, r"got \(1, 1\)", id="rows in two dimensions"),
         pytest.param([0], WHOLE, {"temperature": 0.0}, BadInput, "temperature: expected", id="temperature zero"),
         pytest.param([0], WHOLE, {"temperature": -1.0}, BadInput, "temperature: expected", id="temperature negative"),
-        pytest.param([0], WHOLE, {"temperature": float("nan")}, BadInput, "temperature: expected", id="temperature nan"),
+        pytest.param(
+            [0], WHOLE, {"temperature": float("nan")}, BadInput, "temperature: expected", id="temperature nan"
+        ),
     ],
 )
 def test_pool_of_what_does_not_fit_is_refused(maps, rows, boxes, options, error, said):
@@ -176,7 +178,7 @@ def test_rows_of_finds_ids_in_any_order(store, maps):
     ids = ["n01484850/n01484850_9.JPEG", "n01443537/n01443537_0.JPEG", "n01484850/n01484850_9.JPEG"]
     assert maps.rows_of(ids).tolist() == [20, 0, 20]
     assert maps.rows_of([]).dtype == torch.int64
-    with pytest.raises(NotInStore, match="imagenet.label_maps v1: no image 'cat'"):
+    with pytest.raises(NotInStore, match=r"imagenet\.label_maps v1: no image 'cat'"):
         maps.rows_of(["n01443537/n01443537_0.JPEG", "cat"])
 
 
@@ -318,8 +320,6 @@ def test_pool_paper_mode_on_logits_that_are_not_centred_depends_on_the_constant(
     for constant in (0.0, -7.0):
         logits, ids = (dense + constant).topk(3, dim=-1)
         top = TopCells(ids=ids, logits=logits, log_sum_exp=logits.logsumexp(-1), class_sums=dense.sum((1, 2)))
-        maps = gather_maps(
-            [encode_map(top, 0, step=LOGIT_STEP)], grid=(2, 3), top_k=3, step=LOGIT_STEP, num_classes=8
-        )
+        maps = gather_maps([encode_map(top, 0, step=LOGIT_STEP)], grid=(2, 3), top_k=3, step=LOGIT_STEP, num_classes=8)
         labels.append(pool_label_maps(maps, WHOLE, absent_share=0.0))
     assert (labels[0] - labels[1]).abs().max() > 0.1

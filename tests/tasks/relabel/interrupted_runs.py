@@ -1,6 +1,6 @@
 """Run relabels that are killed: a process of its own, which loads torch once and forks each run.
 
-Argument: a JSON of parameters by name, `unbroken` and `killed`. Prints how many runs were killed.
+Argument: a JSON of parameters by name, `unbroken` and `killed`. Writes how many runs were killed.
 """
 
 import json
@@ -60,7 +60,7 @@ def main():
     chance = random.Random(0)
     for killed in range(RUNS_MAX):
         if not kill_midway(fork(given["killed"]), receipts, chance):
-            print(killed)
+            sys.stdout.write(str(killed))
             return
     sys.exit(f"no run of {RUNS_MAX} came to its end")
 

@@ -127,7 +127,7 @@ def test_label_images_a_file_changed_since_ingest_is_rejected_as_changed(teacher
         pytest.param(lambda path: None, Reason.MISSING, id="gone"),
         pytest.param(lambda path: path.symlink_to("nowhere"), Reason.BROKEN_LINK, id="broken link"),
         pytest.param(lambda path: path.mkdir(), Reason.NOT_A_FILE, id="folder"),
-        pytest.param(lambda path: os.mkfifo(path), Reason.NOT_A_FILE, id="pipe"),
+        pytest.param(os.mkfifo, Reason.NOT_A_FILE, id="pipe"),
     ],
 )
 def test_label_images_a_file_that_is_no_longer_there_says_so(teacher, photos, settings, replace_by, reason):

@@ -35,7 +35,7 @@ def test_relabel_row_i_is_image_i_and_rejects_keep_their_reason(imagenet, ingest
 
 def test_relabel_label_is_in_the_teachers_ids_by_wnid(imagenet, relabel, tiny_teacher):
     """The dataset has two of the teacher's eight classes, in another order: its bare index is never the teacher's."""
-    source, store = imagenet
+    store = imagenet[1]
     version = relabel(store)
     maps = rows_of(store, version)
     images = rows_of(store, open_store(store).table("imagenet.images").version(), "imagenet.images")
@@ -54,7 +54,9 @@ def test_relabel_label_is_in_the_teachers_ids_by_wnid(imagenet, relabel, tiny_te
     ("classes", "reason"),
     [
         pytest.param(None, "the teacher's class list is not known", id="no list"),
-        pytest.param("cat\ndog\ncow\nhen\nfox\nant\nbee\nowl\n", "no name of the dataset's 2 classes", id="other names"),
+        pytest.param(
+            "cat\ndog\ncow\nhen\nfox\nant\nbee\nowl\n", "no name of the dataset's 2 classes", id="other names"
+        ),
     ],
 )
 def test_relabel_classes_that_do_not_match_give_no_label_and_the_reason(imagenet, relabel, tmp_path, classes, reason):
@@ -77,7 +79,7 @@ def test_relabel_label_outside_the_teachers_classes_alone_is_null(tmp_path, make
 
 
 def test_relabel_lineage_names_what_made_the_labels(imagenet, relabel, parameters_for, tiny_teacher):
-    source, store = imagenet
+    store = imagenet[1]
     version = relabel(store)
     lineage = version.lineage
     parameters = parameters_for(store)
