@@ -106,7 +106,7 @@ def wait_for(condition, process):
 
 
 def only_lines_of_progress(text):
-    return all(re.match(r"[\d,]+ of [\d,]+ (images|files)  ", line) for line in text.splitlines())
+    return all(re.match(r"[\d,]+ of [\d,]+ [a-z ]+  ", line) for line in text.splitlines())
 
 
 def exit_code_of(capsys, *options):
