@@ -16,6 +16,9 @@ from labelmill.schemas.errors import BadInput
 
 Ints = npt.NDArray[np.integer[Any]]
 
+ENCODING_REVISION = 1
+"""Part of every shard's key: a change of the arithmetic below takes another number, and no older part for its own."""
+
 LOGIT_STEP = 1 / 32
 """Unit of stored logits. Measured at 224 and 475: see docs/label-maps.md."""
 
@@ -27,8 +30,8 @@ STEPS_MAX = 32767
 class TopCells:
     """The top-k of every cell of B maps, centred, and what is needed to describe the rest.
 
-    ids: (B, H, W, k) int64; logits: (B, H, W, k) float32, descending, centred; log_sum_exp: (B, H, W) float32 of the
-    centred logits; class_sums: (B, C) float32, each class's centred logits summed over the cells.
+    ids: (B, H, W, k) int64; logits: (B, H, W, k) float64, descending, centred; log_sum_exp: (B, H, W) float64 of the
+    centred logits; class_sums: (B, C) float64, each class's centred logits summed over the cells.
     """
 
     ids: Tensor
@@ -47,13 +50,15 @@ def top_cells(dense: Tensor, top_k: int) -> TopCells:
     classes = cells.shape[-1]
     logits, ids = cells.topk(min(top_k, classes), dim=-1)
     outside = classes - logits.shape[-1]
-    total = cells.sum(-1)
+    # In float64: float32 noise, which a constant in the bias changes, would cross more rounding edges of the encoding.
+    logits = logits.double()
+    total = cells.sum(-1, dtype=torch.float64)
     centre = (total - logits.sum(-1)) / outside if outside else total / classes
     return TopCells(
         ids=ids,
         logits=logits - centre[..., None],
         log_sum_exp=cells.logsumexp(-1) - centre,
-        class_sums=cells.sum((1, 2)) - centre.sum((1, 2))[:, None],
+        class_sums=cells.sum((1, 2), dtype=torch.float64) - centre.sum((1, 2))[:, None],
     )
 
 

@@ -23,6 +23,8 @@ from labelmill.tasks.store.store import Store
 
 POOLING_MODES = ("default", "paper")
 
+_INTEGERS = (torch.int64, torch.int32)
+
 PARTS_HELD = 64
 """Parts whose maps stay decoded in memory; a part of 2,048 maps at 15x15x5 takes about 13 MB."""
 
@@ -79,7 +81,8 @@ class LabelMaps:
             raise BadInput(f"mode: expected one of {', '.join(POOLING_MODES)}, got {mode!r}")
         if temperature is not None and not 0 < temperature < math.inf:
             raise BadInput(f"temperature: expected a positive number, got {temperature}")
-        if rows.ndim != 1 or rows.dtype != torch.int64:
+        rows, boxes = torch.as_tensor(rows), torch.as_tensor(boxes)  # numpy's arrays are welcome
+        if rows.ndim != 1 or rows.dtype not in _INTEGERS:
             raise BadInput(f"rows: expected (B,) int64, got {tuple(rows.shape)} {rows.dtype}")
         check_boxes(boxes, len(rows))
         meta = self.metadata

@@ -33,6 +33,9 @@ from labelmill.tasks.stop import check_stop
 from labelmill.tasks.store.files import replace_file
 from labelmill.tasks.store.table import Table
 
+KEPT_SHARE = 0.9
+"""A temperature is kept for later runs when at least so many of the images drawn could be read."""
+
 
 class Calibration(BaseModel):
     """A fitted temperature and on what it was fitted."""
@@ -70,7 +73,8 @@ def calibrate(
         return Calibration.model_validate_json(path.read_bytes())
     drawn = draw_images(images, version, roots, count)
     calibration = fit_on_images(teacher, settings, drawn, workers=workers)
-    replace_file(path, calibration.model_dump_json(indent=1).encode())
+    if calibration.images >= min(count, len(drawn)) * KEPT_SHARE:  # on fewer, it is good for this run alone
+        replace_file(path, calibration.model_dump_json(indent=1).encode())
     return calibration
 
 

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from typing import Any
 
-from labelmill.models.label_encoding import LOGIT_STEP
+from labelmill.models.label_encoding import ENCODING_REVISION, LOGIT_STEP
 from labelmill.models.label_pooling import ABSENT_SHARE
 
 
@@ -28,7 +28,8 @@ class RelabelSettings:
 
     def facts(self) -> dict[str, Any]:
         """Return these settings and the numerics under them, for receipts and lineage."""
-        return {**asdict(self), "input_size": list(self.input_size), "numerics": numerics()}
+        revision = {"encoding": ENCODING_REVISION, "numerics": numerics()}
+        return {**asdict(self), "input_size": list(self.input_size), **revision}
 
 
 def numerics() -> dict[str, str]:

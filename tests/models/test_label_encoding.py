@@ -32,7 +32,7 @@ def test_encode_map_decoded_gives_the_centred_top_k_within_half_a_step(seed, cla
     cells = dense[0].permute(1, 2, 0)
     if k < classes:
         outside = cells.clone().scatter_(2, ids, 0.0).sum(-1) / (classes - k)
-        assert torch.allclose(top.logits[0], cells.gather(2, ids) - outside[..., None], atol=1e-4)
+        assert torch.allclose(top.logits[0].float(), cells.gather(2, ids) - outside[..., None], atol=1e-4)
 
 
 def test_encode_map_lists_leaders_first_with_their_cells_and_every_class_once():
@@ -83,7 +83,7 @@ def test_top_cells_of_logits_with_a_constant_added_give_the_same_labels(constant
 def test_top_cells_with_more_classes_kept_than_there_are_keeps_all():
     top = top_cells(torch.randn(2, 3, 4, 4), 5)
     assert top.ids.shape == (2, 4, 4, 3)
-    assert torch.allclose(top.logits.mean(-1), torch.zeros(2, 4, 4), atol=1e-6)
+    assert torch.allclose(top.logits.mean(-1).float(), torch.zeros(2, 4, 4), atol=1e-6)
 
 
 def test_top_cells_keeps_ids_above_what_fp16_can_count():

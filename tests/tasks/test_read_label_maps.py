@@ -249,6 +249,27 @@ def test_labels_of_classes_agree_between_sql_and_the_reader(store, maps, done):
     assert sum(cells for *_, cells in listed) == len(done) * 6
 
 
+def test_pool_keeps_class_ids_that_fp16_cannot_count(tmp_path, make_images, ingest, relabel, tiny_teacher):
+    """Odd ids above 2048, from the teacher's output through the store to SQL and the reader."""
+    tensors = safetensors.torch.load_file(tiny_teacher.weights)
+    ids = [2049, 2051, 2999]
+    weight, bias = torch.zeros(3000, 256), torch.full((3000,), -100.0)
+    weight[ids], bias[ids] = tensors["classifier.weight"][:3], torch.tensor([9.0, 8.0, 7.0])
+    many = {**tensors, "classifier.weight": weight, "classifier.bias": bias}
+    safetensors.torch.save_file(many, tmp_path / "many.safetensors")
+    ingest(make_images(tmp_path / "train", {"n01443537": 8}), tmp_path / "store")
+    relabel(tmp_path / "store", weights=str(tmp_path / "many.safetensors"), classes="none")
+    store = labelmill.open_store(tmp_path / "store")
+    with store.connect() as sql:
+        assert sql.execute("SELECT DISTINCT class_id FROM imagenet.label_cells ORDER BY 1").fetchall() == [
+            (2049,), (2051,), (2999,),
+        ]  # fmt: skip
+        stored = [row[0] for row in sql.execute("SELECT pooled_class FROM imagenet.label_maps ORDER BY row").fetchall()]
+    pooled = labelmill.LabelMaps(store, TABLE).pool(torch.arange(8), WHOLE.expand(8, 4)).argmax(1)
+    assert pooled.tolist() == stored
+    assert set(stored) <= set(ids)
+
+
 def shift_bias(weights, key, by, path):
     tensors = weights if isinstance(weights, dict) else safetensors.torch.load_file(weights)
     safetensors.torch.save_file({**tensors, key: tensors[key] + by}, path)
