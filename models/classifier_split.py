@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import fx, nn
 
+from labelmill.models.tracing import OneThreadTracer
 from labelmill.schemas.errors import UnsupportedTeacher
 
 
@@ -84,7 +85,7 @@ def split_torchvision(model: nn.Module, name: str) -> SplitClassifier:
     Raises UnsupportedTeacher when it cannot be traced, pools to more than one cell, or pools nowhere globally.
     """
     try:
-        traced = fx.symbolic_trace(model.eval())
+        traced = fx.GraphModule(model, OneThreadTracer().trace(model.eval()))
     except (fx.proxy.TraceError, TypeError, RuntimeError, ValueError) as error:
         raise UnsupportedTeacher(f"teacher {name!r}: torch.fx cannot trace it: {error}") from error
     pools = [node for node in traced.graph.nodes if _pools_to_one(traced, node)]

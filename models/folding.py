@@ -12,6 +12,8 @@ from torch import fx, nn
 from torch.fx.node import Argument
 from torchvision.ops import StochasticDepth, stochastic_depth
 
+from labelmill.models.tracing import OneThreadTracer
+
 logger = logging.getLogger(__name__)
 
 _TRACE_FAILURES = (TypeError, RuntimeError, ValueError, AttributeError, AssertionError, LookupError)
@@ -22,7 +24,7 @@ Hole = tuple[int, int]
 """Of one axis: pixels of zeros before, and behind."""
 
 
-class _Tracer(fx.Tracer):
+class _Tracer(OneThreadTracer):
     """A tracer to which convolutions, norms and what it cannot look into are one step each."""
 
     def __init__(self, opaque: set[type[nn.Module]]) -> None:

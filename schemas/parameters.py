@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
@@ -120,6 +120,11 @@ class RelabelParameters(FlowParameters):
     images_version: int | None = Field(None, ge=1, description="version of the images table; default: the latest")
     image_root: LocalPath | None = Field(
         None, description="folder of the images when they are mounted elsewhere than at ingest"
+    )
+    precision: Literal["fp32", "fast"] = Field(
+        "fp32",
+        description="fp32: the teacher's own numbers; fast: bfloat16 where the processor computes with it, twice as "
+        "fast, labels move a little (docs/performance.md)",
     )
     shard_size: int = Field(2048, ge=1, le=100_000, description="images in a shard; a killed run resumes at a shard")
     batch_size: int = Field(16, ge=1, le=4096, description="images in a forward pass")

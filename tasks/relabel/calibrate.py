@@ -12,6 +12,7 @@ import torch
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
+from labelmill.models.fast_forward import FastModel
 from labelmill.models.teacher import Teacher
 from labelmill.models.temperature import fit_temperature
 from labelmill.schemas.errors import WorkFailed
@@ -58,6 +59,7 @@ def calibrate(
     label_maps: Table,
     count: int,
     workers: int,
+    model: FastModel,
 ) -> Calibration:
     """Return the temperature for this teacher and size, fitted at the first run and read back at later ones.
 
@@ -72,7 +74,7 @@ def calibrate(
     if path.is_file():
         return Calibration.model_validate_json(path.read_bytes())
     drawn = draw_images(images, version, roots, count)
-    calibration = fit_on_images(teacher, settings, drawn, workers=workers)
+    calibration = fit_on_images(teacher, settings, drawn, workers=workers, model=model)
     if calibration.images >= min(count, len(drawn)) * KEPT_SHARE:  # on fewer, it is good for this run alone
         replace_file(path, calibration.model_dump_json(indent=1).encode())
     return calibration
@@ -93,12 +95,17 @@ def draw_images(images: Table, version: Version, roots: dict[str, Path], count: 
 
 
 def fit_on_images(
-    teacher: Teacher, settings: RelabelSettings, drawn: Sequence[ImageToLabel], *, workers: int
+    teacher: Teacher,
+    settings: RelabelSettings,
+    drawn: Sequence[ImageToLabel],
+    *,
+    workers: int,
+    model: FastModel | None = None,
 ) -> Calibration:
     """Fit on the given images, leaving out those that cannot be read."""
     meter = ProgressMeter("passes to fit the temperature", 2 * len(drawn))
     labelled = label_images(
-        teacher, drawn, settings, workers=workers, on_batch=lambda images, rejected: meter.add(done=images)
+        teacher, drawn, settings, workers=workers, model=model, on_batch=lambda images, rejected: meter.add(done=images)
     )
     kept = [(image, r.map) for image, r in zip(drawn, labelled, strict=True) if r.map is not None]
     meter.add(done=len(drawn) - len(kept))

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 from labelmill.models.label_encoding import EncodedMap, encode_map, gather_maps, top_cells
 from labelmill.models.label_pooling import pool_logits
@@ -79,10 +79,13 @@ def _read_as_ingested(image: ImageToLabel) -> bytes:
 
 def normalise(pixels: Sequence[np.ndarray], teacher: Teacher) -> Tensor:
     """Return (B, 3, H, W) float32 in the teacher's range from B arrays (H, W, 3) uint8."""
-    batch = torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2).float().div_(255)
-    mean = torch.tensor(teacher.preprocessing.mean).view(3, 1, 1)
-    std = torch.tensor(teacher.preprocessing.std).view(3, 1, 1)
-    return batch.sub_(mean).div_(std)
+    height, width, _ = pixels[0].shape
+    mean, std = (torch.tensor(v).repeat(width) for v in (teacher.preprocessing.mean, teacher.preprocessing.std))
+    lines = torch.from_numpy(np.stack(pixels)).view(len(pixels), height, width * 3)
+    batch = torch.empty(lines.shape)
+    for row, image in zip(batch, lines, strict=True):  # one by one: they stay in the cache
+        row.copy_(image).div_(255).sub_(mean).div_(std)
+    return batch.view(-1, height, width, 3).permute(0, 3, 1, 2)  # channels last in memory
 
 
 def label_images(
@@ -91,20 +94,24 @@ def label_images(
     settings: RelabelSettings,
     *,
     workers: int,
+    model: nn.Module | None = None,
     temperature: float = 1.0,
     on_batch: Callable[[int, int], None] = lambda done, rejected: None,
 ) -> list[Labelled]:
     """Label images; the result has one entry for each, in their order, and does not depend on `workers`.
 
+    `model` is the form of the teacher's dense model to run, its own by default; any number of threads call it at once.
     Batches are cut at fixed places of the sequence. `on_batch` is told (images, rejected among them). Raises
     WorkFailed when the process was asked to stop.
     """
     starts = range(0, len(images), settings.batch_size)
+    run = model or teacher.model
 
     def work(start: int) -> list[Labelled]:
         check_stop()
         use_one_core()
-        results = _label_batch(teacher, images[start : start + settings.batch_size], settings, temperature)
+        batch = images[start : start + settings.batch_size]
+        results = _label_batch(teacher, run, batch, settings, temperature)
         on_batch(len(results), sum(r.map is None for r in results))
         return results
 
@@ -125,7 +132,11 @@ def use_one_core() -> None:
 
 
 def _label_batch(
-    teacher: Teacher, images: Sequence[ImageToLabel], settings: RelabelSettings, temperature: float
+    teacher: Teacher,
+    model: nn.Module,
+    images: Sequence[ImageToLabel],
+    settings: RelabelSettings,
+    temperature: float,
 ) -> list[Labelled]:
     results = [Labelled()] * len(images)
     pixels, places = [], []
@@ -144,7 +155,7 @@ def _label_batch(
             results[place] = Labelled(reason=rejected.reason, detail=rejected.detail)
     if pixels:
         with torch.inference_mode():
-            dense = teacher.model(normalise(pixels, teacher))
+            dense = model(normalise(pixels, teacher))
         for place, labelled in zip(places, _encode_batch(dense, settings, temperature), strict=True):
             results[place] = labelled
     return results

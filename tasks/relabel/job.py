@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from labelmill.models.class_match import ClassMatch, match_classes
+from labelmill.models.fast_forward import make_fast
 from labelmill.models.teacher import load_teacher
 from labelmill.schemas.classes import ClassList
 from labelmill.schemas.errors import BadInput, WorkFailed
@@ -59,19 +60,26 @@ def prepare_run(parameters: RelabelParameters) -> RelabelRun:
         top_k=min(parameters.top_k, teacher.num_classes),
         batch_size=parameters.batch_size,
         max_pixels=parameters.max_pixels,
+        precision=parameters.precision,
     )
     grid = teacher.map_size(*settings.input_size)
+    model = make_fast(teacher.model, precision=settings.precision, input_size=settings.input_size)
     workers = parameters.workers or os.cpu_count() or 1
     calibration = calibrate(
         teacher, settings, images=images, version=version, roots=roots, label_maps=label_maps,
-        count=parameters.calibration_images, workers=workers,
+        count=parameters.calibration_images, workers=workers, model=model,
     )  # fmt: skip
     listed = version.metadata.get("classes")
     match = match_classes(ClassList.model_validate(listed) if listed else None, teacher.classes)
-    common = {"teacher": teacher.digest, "settings": settings.facts(), "temperature": calibration.temperature}
+    common = {
+        "teacher": teacher.digest,
+        "settings": settings.facts(),
+        "engine": model.facts(),
+        "temperature": calibration.temperature,
+    }
     run = digest_json({"common": common, "images": version.sha256, "split": parameters.split})
     job = LabelMapJob(
-        images=images, label_maps=label_maps, roots=roots, teacher=teacher, settings=settings,
+        images=images, label_maps=label_maps, roots=roots, teacher=teacher, model=model, settings=settings,
         temperature=calibration.temperature, teacher_labels=match.teacher_ids, workers=workers, run=run,
     )  # fmt: skip
     shards = plan_shards(
@@ -114,7 +122,7 @@ def commit_run(run: RelabelRun, receipts: Sequence[Receipt]) -> Version:
             "where they were? When they are mounted elsewhere, say so with image_root"
         )
     parts = tuple(receipt.part for receipt in receipts)
-    facts = {**run.job.teacher.facts(), **run.job.settings.facts()}
+    facts = {**run.job.teacher.facts(), **run.job.settings.facts(), "engine": run.job.model.facts()}
     metadata = _metadata(run, facts).model_dump(mode="json")
     latest = run.job.label_maps.latest()
     if latest is not None and (latest.parts, latest.metadata) == (parts, metadata):

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from typing import Any
 
+from labelmill.models.fast_forward import Precision
 from labelmill.models.label_encoding import ENCODING_REVISION, LOGIT_STEP
 from labelmill.models.label_pooling import ABSENT_SHARE
 
@@ -22,7 +23,7 @@ class RelabelSettings:
     top_k: int
     batch_size: int
     max_pixels: int
-    precision: str = "fp32"
+    precision: Precision = "fp32"
     logit_step: float = LOGIT_STEP
     absent_share: float = ABSENT_SHARE
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from labelmill.models.fast_forward import FastModel
 from labelmill.models.teacher import Teacher
 from labelmill.schemas.images import TRANSIENT_REASONS, Reason, Status
 from labelmill.schemas.label_maps import LABEL_MAPS_SCHEMA, MAP_COLUMNS
@@ -54,6 +55,7 @@ class LabelMapJob:
     label_maps: Table
     roots: dict[str, Path]
     teacher: Teacher
+    model: FastModel
     settings: RelabelSettings
     temperature: float
     teacher_labels: tuple[int | None, ...]
@@ -115,6 +117,7 @@ def label_shard(
         [_image(job, row) for row in to_label.select(["uri", "split", "sha256", "bytes"]).to_pylist()],
         job.settings,
         workers=job.workers,
+        model=job.model,
         temperature=job.temperature,
         on_batch=on_batch,
     )

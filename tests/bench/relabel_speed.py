@@ -17,6 +17,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -25,12 +26,14 @@ from torch.utils.data import DataLoader
 from torchvision.datasets import ImageFolder
 from torchvision.transforms import v2
 
+from labelmill.models.fast_forward import FastModel, Precision, make_fast
 from labelmill.models.teacher import Teacher, load_teacher
 from labelmill.tasks.relabel.engine import ImageToLabel, label_images, load_resized
 from labelmill.tasks.relabel.settings import RelabelSettings
 
 THREADS = os.cpu_count() or 1
 BATCH = 16
+PRECISIONS: tuple[Precision, ...] = ("fp32", "fast")
 
 
 def lay_out(source: Path, target: Path, count: int) -> list[ImageToLabel]:
@@ -72,14 +75,14 @@ def pure_decode(images: list[ImageToLabel], size: int) -> None:
         list(threads.map(lambda i: load_resized(i, (size, size), interpolation="bicubic", max_pixels=10**8), images))
 
 
-def pure_forward(teacher: Teacher, count: int, size: int) -> None:
+def pure_forward(model: FastModel, count: int, size: int) -> None:
     """Infer, and nothing else."""
     batch = torch.randn(BATCH, 3, size, size)
 
     def work(_: int) -> None:
         torch.set_num_threads(1)
         with torch.inference_mode():
-            teacher.model(batch)
+            model(batch)
 
     with ThreadPoolExecutor(THREADS) as threads:
         list(threads.map(work, range(count // BATCH)))
@@ -107,7 +110,8 @@ def main() -> None:
     teacher = load_teacher("tf_efficientnet_lite0", weights=str(weights))
     size, count = options.size, options.images
     settings = RelabelSettings(input_size=(size, size), top_k=5, batch_size=BATCH, max_pixels=10**8)
-    rates: dict[str, list[float]] = {"script": [], "labelmill": [], "decode": [], "forward": []}
+    models = {p: make_fast(teacher.model, precision=p, input_size=(size, size)) for p in PRECISIONS}
+    rates: dict[str, list[float]] = {}
     with tempfile.TemporaryDirectory() as folder:
         images = lay_out(Path(source), Path(folder) / "images", count)
         out = Path(folder) / "out"
@@ -115,20 +119,24 @@ def main() -> None:
         for turn in range(options.rounds + 1):
             now = {
                 "script": rate(lambda: users_script(teacher, Path(folder) / "images", size, out), count),
-                "labelmill": rate(lambda: label_images(teacher, images, settings, workers=THREADS), count),
                 "decode": rate(lambda: pure_decode(images, size), count),
-                "forward": rate(lambda: pure_forward(teacher, count, size), count // BATCH * BATCH),
             }
+            for precision, model in models.items():
+                work = partial(label_images, teacher, images, settings, workers=THREADS, model=model)
+                now[f"labelmill {precision}"] = rate(work, count)
+                now[f"forward {precision}"] = rate(partial(pure_forward, model, count, size), count // BATCH * BATCH)
             if turn:  # the first round warms up
                 for name, value in now.items():
-                    rates[name].append(value)
+                    rates.setdefault(name, []).append(value)
     median = {name: statistics.median(values) for name, values in rates.items()}
-    bound = 1 / (1 / median["decode"] + 1 / median["forward"])
-    print(f"\nsample teacher at {size}, fp32, {count} images, {THREADS} threads, {options.rounds} rounds, medians\n")
+    print(f"\nsample teacher at {size}, {count} images, {THREADS} threads, {options.rounds} rounds, medians\n")
     print("| what | images/s | against the script | of the bound |")
     print("|---|---|---|---|")
-    for name, value in [*median.items(), ("bound: decode, then forward", bound)]:
-        print(f"| {name} | {value:.1f} | {value / median['script']:.2f}x | {value / bound:.0%} |")
+    for name, value in median.items():
+        precision = name.removeprefix("labelmill ")
+        bound = 1 / (1 / median["decode"] + 1 / median[f"forward {precision}"]) if precision in models else None
+        share = f"{value / bound:.0%} of {bound:.1f}" if bound else ""
+        print(f"| {name} | {value:.1f} | {value / median['script']:.2f}x | {share} |")
 
 
 if __name__ == "__main__":
