@@ -20,6 +20,7 @@ check: .venv/.installed
 bench: .venv/.installed
 	$(BIN)/python tests/bench/label_quality.py
 	$(BIN)/python tests/bench/relabel_speed.py
+	$(BIN)/python tests/bench/forward_speed.py
 
 clean:
 	rm -rf .venv demo build dist src/labelmill.egg-info

@@ -123,8 +123,8 @@ class RelabelParameters(FlowParameters):
     )
     precision: Literal["fp32", "fast"] = Field(
         "fp32",
-        description="fp32: the teacher's own numbers; fast: bfloat16 where the processor computes with it, twice as "
-        "fast, labels move a little (docs/performance.md)",
+        description="fp32: the teacher's own numbers; fast: bfloat16 where the processor computes with it, labels "
+        "move a little (docs/performance.md)",
     )
     shard_size: int = Field(2048, ge=1, le=100_000, description="images in a shard; a killed run resumes at a shard")
     batch_size: int = Field(16, ge=1, le=4096, description="images in a forward pass")
