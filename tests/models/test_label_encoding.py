@@ -65,19 +65,18 @@ def test_encode_map_rest_gives_back_the_softmax_of_the_cell():
     assert np.allclose(prob_of_top, dense[0].softmax(0).amax(0).numpy(), atol=2e-3)
 
 
-@pytest.mark.parametrize("constant", [-8.0, -7.0, 0.1, 1000.0])
+@pytest.mark.parametrize("constant", [-8.0, -7.0, 0.1, 100.0])
 def test_top_cells_of_logits_with_a_constant_added_give_the_same_labels(constant):
     dense = torch.randn(4, 30, 7, 7, generator=torch.Generator().manual_seed(5)) * 4
     boxes = torch.rand(4, 4, generator=torch.Generator().manual_seed(6))
     labels = []
-    for logits in (dense.double(), dense.double() + constant):  # exact: the shift itself must not round
-        top = top_cells(logits.float() if constant != 1000.0 else logits.round(decimals=2).float(), 5)
+    for logits in (dense, dense + constant):
+        top = top_cells(logits, 5)
         maps = gather_maps(
             [encode_map(top, row, step=STEP) for row in range(4)], grid=(7, 7), top_k=5, step=STEP, num_classes=30
         )
         labels.append(pool_label_maps(maps, boxes))
-    if constant != 1000.0:
-        assert (labels[0] - labels[1]).abs().max() < 1e-4
+    assert (labels[0] - labels[1]).abs().max() < 1e-4
 
 
 def test_top_cells_with_more_classes_kept_than_there_are_keeps_all():
