@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from labelmill.schemas.classes import ClassList
 from labelmill.schemas.images import IMAGES_SCHEMA, Reason, Status
-from labelmill.tasks.images.read_image import ImageFacts, inspect_image
+from labelmill.tasks.images.inspect_image import ImageFacts, inspect_image
 from labelmill.tasks.ingest.list_files import KIND_REASONS, FileKind, ListedFile, as_text
 from labelmill.tasks.ingest.plan import lacks_label
 

@@ -13,7 +13,9 @@ import numpy.typing as npt
 from PIL import Image
 
 from labelmill.schemas.parameters import FILE_BYTES_MAX, PIXELS_MAX
-from labelmill.tasks.images.read_image import RejectedImage, decode_rgb, read_bytes
+from labelmill.tasks.images.decode_image import decode_rgb
+from labelmill.tasks.images.read_bytes import read_bytes
+from labelmill.tasks.images.rejected_image import RejectedImage
 from labelmill.tasks.report.page_rows import PageRow
 
 PHOTO_SIDE_PX = 440

@@ -8,7 +8,7 @@ from labelmill.schemas.errors import BadInput
 from labelmill.schemas.images import Reason, Status
 from labelmill.tasks.demo.build import BROKEN_ID, NOTE, build_photos
 from labelmill.tasks.demo.compose import plan_scenes, plan_singles
-from labelmill.tasks.images.read_image import inspect_image
+from labelmill.tasks.images.inspect_image import inspect_image
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ from PIL import Image
 
 from labelmill.schemas.images import IMAGES_SCHEMA
 from labelmill.schemas.parameters import IngestFolderParameters, IngestImagenetParameters
-from labelmill.tasks.images.read_image import inspect_image
+from labelmill.tasks.images.inspect_image import inspect_image
 from labelmill.tasks.ingest import rows
 from labelmill.tasks.ingest.job import commit_ingest, ingest_chunk, prepare_folder, prepare_imagenet
 from labelmill.tasks.store import open_store

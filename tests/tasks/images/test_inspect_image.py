@@ -18,7 +18,10 @@ from hypothesis import strategies as st
 from PIL import Image, ImageFile
 
 from labelmill.schemas.images import Reason, Status
-from labelmill.tasks.images.read_image import ImageFacts, RejectedImage, decode_rgb, inspect_image, read_bytes
+from labelmill.tasks.images.decode_image import decode_rgb
+from labelmill.tasks.images.inspect_image import ImageFacts, inspect_image
+from labelmill.tasks.images.read_bytes import read_bytes
+from labelmill.tasks.images.rejected_image import RejectedImage
 
 MAX_PIXELS = 100_000
 MAX_BYTES = 1_000_000

@@ -1,0 +1,55 @@
+"""Read a regular file, and nothing that only looks like one."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+
+from labelmill.schemas.images import Reason
+from labelmill.tasks.images.rejected_image import RejectedImage
+
+
+def read_bytes(path: str | os.PathLike[str], *, max_bytes: int) -> bytes:
+    """Return the content of a regular file; never waits on a pipe or device, never reads more than max_bytes + 1.
+
+    Raises RejectedImage: broken_link, missing, unreadable, not_a_file or too_many_bytes.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+        try:
+            return _read_regular(descriptor, max_bytes=max_bytes)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        raise _explain_os_error(path, error) from error
+
+
+def _read_regular(descriptor: int, *, max_bytes: int) -> bytes:
+    found = os.fstat(descriptor)
+    if not stat.S_ISREG(found.st_mode):
+        raise RejectedImage(Reason.NOT_A_FILE, f"expected a regular file, got mode {stat.filemode(found.st_mode)}")
+    pieces: list[bytes] = []
+    # One byte more than the size tells the end of the file from a file that is still growing.
+    left = max_bytes + 1
+    while left > 0 and found.st_size <= max_bytes:
+        piece = os.read(descriptor, min(left, max(found.st_size + 1, 4096)))
+        if not piece:
+            break
+        pieces.append(piece)
+        left -= len(piece)
+    if left <= 0 or found.st_size > max_bytes:
+        raise RejectedImage(Reason.TOO_MANY_BYTES, f"more than {max_bytes} bytes")
+    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+
+def _explain_os_error(path: str | os.PathLike[str], error: OSError) -> RejectedImage:
+    words = error.strerror or str(error)
+    if error.errno == errno.ELOOP or (isinstance(error, FileNotFoundError) and os.path.islink(path)):
+        return RejectedImage(Reason.BROKEN_LINK, f"a link that leads nowhere: {words}")
+    if isinstance(error, FileNotFoundError | NotADirectoryError):
+        return RejectedImage(Reason.MISSING, words)
+    # What opening a socket and a device without driver gives.
+    if error.errno in (errno.ENXIO, errno.ENODEV, errno.EOPNOTSUPP):
+        return RejectedImage(Reason.NOT_A_FILE, f"expected a regular file: {words}")
+    return RejectedImage(Reason.UNREADABLE, words)
