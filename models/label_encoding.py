@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from labelmill.models.label_pooling import LabelMapBatch
-from labelmill.schemas.errors import BadInput
 
 Ints = npt.NDArray[np.integer[Any]]
 
@@ -81,42 +80,55 @@ class EncodedMap:
     rest: Ints
 
 
-def encode_map(top: TopCells, row: int, *, step: float) -> EncodedMap:
-    """Encode image `row` of a batch; `step` is the unit of the stored logits.
+def encode_maps(top: TopCells, *, step: float) -> list[EncodedMap | None]:
+    """Encode all images of a batch; `step` is the unit of the stored logits.
 
-    Raises BadInput when a logit is not finite or too large for 16 bits.
+    None for an image with a logit that is not finite or too large for 16 bits.
     """
-    ids = top.ids[row].numpy()
-    height, width, top_k = ids.shape
-    logits = top.logits[row].numpy().reshape(-1, top_k)
-    listed, inverse, present = np.unique(ids, return_inverse=True, return_counts=True)
-    index = inverse.reshape(-1, top_k)
-    cells = np.bincount(index[:, 0], minlength=len(listed))
-    order = np.argsort(-cells, kind="stable")
+    ids = top.ids.numpy()
+    batch, height, width, top_k = ids.shape
+    cells = height * width
+    num_classes = top.class_sums.shape[1]
+    logits = top.logits.numpy().reshape(batch, cells, top_k)
+    # One sort for the whole batch: a class of one image is another number than the same class of the next.
+    mine = ids.reshape(batch, -1) + np.arange(batch)[:, None] * num_classes
+    listed, inverse, present = np.unique(mine, return_inverse=True, return_counts=True)
+    inverse = inverse.reshape(batch, cells, top_k)
+    image, class_id = np.divmod(listed, num_classes)
+    leads = np.bincount(inverse[..., 0].ravel(), minlength=len(listed))
+    inside = np.bincount(inverse.ravel(), weights=logits.ravel(), minlength=len(listed))  # summed in float64
+    outside = cells - present
+    with np.errstate(invalid="ignore"):  # what is not finite gives None below
+        absent = (top.class_sums.numpy()[image, class_id] - inside) / np.maximum(outside, 1) * (outside > 0)
+    absent_steps, absent_fits = _quantise(absent, step)
+    steps, fit = _quantise(logits, step)
+    sums, sums_fit = _quantise(top.log_sum_exp.numpy().reshape(batch, cells), step)
+    storable = fit.all((1, 2)) & sums_fit.all(1) & (np.bincount(image[~absent_fits], minlength=batch) == 0)
+    order = np.lexsort((-leads, image))  # within an image the leaders of most cells first, then by id
+    starts = np.searchsorted(image, np.arange(batch + 1))
     place = np.empty_like(order)
-    place[order] = np.arange(len(order))
-    inside = np.bincount(index.ravel(), weights=logits.ravel(), minlength=len(listed))  # summed in float64
-    outside = height * width - present
-    with np.errstate(invalid="ignore"):  # what is not finite is refused below
-        absent = (top.class_sums[row].numpy()[listed] - inside) / np.maximum(outside, 1) * (outside > 0)
-    quantised = _quantise(logits, step)
-    rest = _quantise(top.log_sum_exp[row].numpy().ravel(), step) - quantised[:, 0]
-    return EncodedMap(
-        classes=listed[order].astype(np.int32),
-        cells=cells[order].astype(np.int32),
-        absent=_quantise(absent[order], step),
-        index=place[index.ravel()].astype(np.int32),
-        top=quantised[:, 0],
-        drops=(quantised[:, :-1] - quantised[:, 1:]).ravel(),
-        rest=np.maximum(rest, 0),  # rounding may not put a class above the sum of all
-    )
+    place[order] = np.arange(len(order)) - starts[image]
+    return [
+        EncodedMap(
+            classes=class_id[here].astype(np.int32),
+            cells=leads[here].astype(np.int32),
+            absent=absent_steps[here],
+            index=place[inverse[row].ravel()].astype(np.int32),
+            top=steps[row, :, 0],
+            drops=(steps[row, :, :-1] - steps[row, :, 1:]).ravel(),
+            rest=np.maximum(sums[row] - steps[row, :, 0], 0),  # rounding may not put a class above the sum of all
+        )
+        if storable[row]
+        else None
+        for row, here in enumerate(np.split(order, starts[1:-1]))
+    ]
 
 
-def _quantise(values: npt.NDArray[np.floating[Any]], step: float) -> Ints:
+def _quantise(values: npt.NDArray[np.floating[Any]], step: float) -> tuple[Ints, npt.NDArray[np.bool_]]:
+    """Return values in steps, int32, and which of them are finite and fit 16 bits; the others are 0."""
     steps: npt.NDArray[np.floating[Any]] = np.rint(values / step)
-    if not bool((np.abs(steps) <= STEPS_MAX).all()):
-        raise BadInput(f"logits: expected finite values within ±{STEPS_MAX * step:g}, got {np.abs(values).max()}")
-    return steps.astype(np.int32, copy=False)
+    fit = np.abs(steps) <= STEPS_MAX
+    return np.where(fit, steps, 0).astype(np.int32), fit
 
 
 def decode_logits(

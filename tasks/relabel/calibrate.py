@@ -12,22 +12,17 @@ import torch
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
-from labelmill.models.fast_forward import FastModel
+from labelmill.models.fast_forward import FastModel, make_fast
 from labelmill.models.teacher import Teacher
 from labelmill.models.temperature import fit_temperature
 from labelmill.schemas.errors import WorkFailed
 from labelmill.schemas.images import Status
 from labelmill.schemas.versions import Version, digest_json
-from labelmill.tasks.images.read_image import RejectedImage
+from labelmill.tasks.images.rejected_image import RejectedImage
 from labelmill.tasks.progress import ProgressMeter
-from labelmill.tasks.relabel.engine import (
-    ImageToLabel,
-    label_images,
-    load_resized,
-    normalise,
-    pool_whole,
-    use_one_core,
-)
+from labelmill.tasks.relabel.encode import pool_whole
+from labelmill.tasks.relabel.engine import label_images, use_one_core
+from labelmill.tasks.relabel.load import ImageToLabel, load_resized, normalise
 from labelmill.tasks.relabel.settings import RelabelSettings
 from labelmill.tasks.relabel.shards import RETRIED_REASONS, read_rows
 from labelmill.tasks.stop import check_stop
@@ -148,19 +143,27 @@ def native_probabilities(
 
     None for an image that cannot be read.
     """
-    native = teacher.preprocessing.native_size
+    loading = settings.loading(teacher.preprocessing, teacher.preprocessing.native_size)
+    classifier = make_native_classifier(teacher)
 
     def probabilities(image: ImageToLabel) -> Tensor | None:
         check_stop()
         use_one_core()
         on_image()
         try:
-            pixels = load_resized(
-                image, native, interpolation=teacher.preprocessing.interpolation, max_pixels=settings.max_pixels
-            )
+            pixels = load_resized(image, loading)
         except RejectedImage:  # counted where it is labelled; here it is only one of a sample
             return None
-        return torch.softmax(teacher.classifier_logits(normalise([pixels], teacher))[0], dim=0)
+        with torch.inference_mode():
+            return torch.softmax(classifier(normalise([pixels], teacher))[0], dim=0)
 
     with ThreadPoolExecutor(workers, thread_name_prefix="native") as threads:
         return list(threads.map(probabilities, images))
+
+
+def make_native_classifier(teacher: Teacher) -> Callable[[Tensor], Tensor]:
+    """Return the classifier for images of its own size, by its fast form where its head is linear: logits (B, C)."""
+    if teacher.head != "linear":
+        return teacher.classifier_logits
+    dense = make_fast(teacher.model, input_size=teacher.preprocessing.native_size)
+    return lambda images: dense(images).mean((2, 3))

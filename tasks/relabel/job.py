@@ -18,6 +18,7 @@ from labelmill.schemas.parameters import RelabelParameters, parse_input_size
 from labelmill.schemas.versions import Version, digest_json
 from labelmill.tasks.lineage import make_lineage
 from labelmill.tasks.relabel.calibrate import Calibration, calibrate
+from labelmill.tasks.relabel.load import choose_resizer
 from labelmill.tasks.relabel.settings import RelabelSettings
 from labelmill.tasks.relabel.shards import LabelMapJob, Shard, plan_shards
 from labelmill.tasks.store import open_store
@@ -61,6 +62,8 @@ def prepare_run(parameters: RelabelParameters) -> RelabelRun:
         batch_size=parameters.batch_size,
         max_pixels=parameters.max_pixels,
         precision=parameters.precision,
+        resizer=choose_resizer(parameters.precision, teacher.preprocessing.interpolation),
+        scaled_decoding=parameters.scaled_decoding,
     )
     grid = teacher.map_size(*settings.input_size)
     model = make_fast(teacher.model, precision=settings.precision, input_size=settings.input_size)

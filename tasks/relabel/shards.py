@@ -14,7 +14,9 @@ from labelmill.models.teacher import Teacher
 from labelmill.schemas.images import TRANSIENT_REASONS, Reason, Status
 from labelmill.schemas.label_maps import LABEL_MAPS_SCHEMA, MAP_COLUMNS
 from labelmill.schemas.versions import Part, Version, digest_json
-from labelmill.tasks.relabel.engine import ImageToLabel, Labelled, label_images
+from labelmill.tasks.relabel.encode import Labelled
+from labelmill.tasks.relabel.engine import label_images
+from labelmill.tasks.relabel.load import ImageToLabel
 from labelmill.tasks.relabel.settings import RelabelSettings
 from labelmill.tasks.store.parquet import Layout
 from labelmill.tasks.store.receipts import Receipt

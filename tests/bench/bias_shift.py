@@ -22,7 +22,8 @@ from labelmill.models.fast_forward import make_fast
 from labelmill.models.label_encoding import EncodedMap, gather_maps
 from labelmill.models.label_pooling import pool_label_maps
 from labelmill.models.teacher import Teacher, load_teacher
-from labelmill.tasks.relabel.engine import ImageToLabel, label_images
+from labelmill.tasks.relabel.engine import label_images
+from labelmill.tasks.relabel.load import ImageToLabel
 from labelmill.tasks.relabel.settings import RelabelSettings
 
 CROPS = 16

@@ -1,7 +1,8 @@
 """How fast the engine labels images: against the script a user would write, and against the bound, in one run.
 
 The rounds alternate, medians are printed. The bound is pure decoding and resizing plus pure inference on as many
-threads: nothing that does both can be faster. Needs the sample data (LABELMILL_SAMPLE_DATA).
+threads, in CPU time of this process: nothing that does both can take less. Needs the sample data
+(LABELMILL_SAMPLE_DATA).
 
     python tests/bench/relabel_speed.py [--images 300] [--rounds 3] [--size 224]
 """
@@ -9,6 +10,7 @@ threads: nothing that does both can be faster. Needs the sample data (LABELMILL_
 from __future__ import annotations
 
 import argparse
+import copy
 import hashlib
 import os
 import statistics
@@ -28,7 +30,8 @@ from torchvision.transforms import v2
 
 from labelmill.models.fast_forward import FastModel, Precision, make_fast
 from labelmill.models.teacher import Teacher, load_teacher
-from labelmill.tasks.relabel.engine import ImageToLabel, label_images, load_resized
+from labelmill.tasks.relabel.engine import label_images, use_one_core
+from labelmill.tasks.relabel.load import ImageToLabel, Loading, choose_resizer, load_resized
 from labelmill.tasks.relabel.settings import RelabelSettings
 
 THREADS = os.cpu_count() or 1
@@ -49,8 +52,11 @@ def lay_out(source: Path, target: Path, count: int) -> list[ImageToLabel]:
     return images
 
 
-def users_script(teacher: Teacher, folder: Path, size: int, out: Path) -> None:
-    """Do what a user does by hand: ImageFolder, DataLoader with two workers, a file for each image."""
+def users_script(teacher: Teacher, folder: Path, size: int, out: Path, *, tuned: str = "") -> None:
+    """Do what a user does by hand: ImageFolder, DataLoader with two workers, a file for each image.
+
+    `tuned` may name "channels last" and "bf16", which a user who knows torch adds.
+    """
     torch.set_num_threads(THREADS)
     transform = v2.Compose(
         [
@@ -60,19 +66,26 @@ def users_script(teacher: Teacher, folder: Path, size: int, out: Path) -> None:
             v2.Normalize(teacher.preprocessing.mean, teacher.preprocessing.std),
         ]
     )
+    layout = torch.channels_last if "channels last" in tuned else torch.contiguous_format
+    model = copy.deepcopy(teacher.model).to(memory_format=layout)
     number = 0
     for batch, _ in DataLoader(ImageFolder(str(folder), transform), batch_size=32, num_workers=2):
-        with torch.inference_mode():
-            values, ids = teacher.model(batch).topk(5, dim=1)
+        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled="bf16" in tuned):
+            values, ids = model(batch.to(memory_format=layout)).float().topk(5, dim=1)
         for row in range(len(batch)):
             torch.save(torch.stack([values[row], ids[row].float()]), out / f"{number}.pt")
             number += 1
 
 
-def pure_decode(images: list[ImageToLabel], size: int) -> None:
+def pure_decode(images: list[ImageToLabel], loading: Loading) -> None:
     """Read, decode and resize, and nothing else."""
     with ThreadPoolExecutor(THREADS) as threads:
-        list(threads.map(lambda i: load_resized(i, (size, size), interpolation="bicubic", max_pixels=10**8), images))
+        list(threads.map(partial(_decode_one, loading=loading), images))
+
+
+def _decode_one(image: ImageToLabel, loading: Loading) -> None:
+    use_one_core()
+    load_resized(image, loading)
 
 
 def pure_forward(model: FastModel, count: int, size: int) -> None:
@@ -80,7 +93,7 @@ def pure_forward(model: FastModel, count: int, size: int) -> None:
     batch = torch.randn(BATCH, 3, size, size)
 
     def work(_: int) -> None:
-        torch.set_num_threads(1)
+        use_one_core()
         with torch.inference_mode():
             model(batch)
 
@@ -88,11 +101,45 @@ def pure_forward(model: FastModel, count: int, size: int) -> None:
         list(threads.map(work, range(count // BATCH)))
 
 
-def rate(work: Callable[[], object], count: int) -> float:
-    """Return images a second."""
-    start = time.perf_counter()
+def timed(work: Callable[[], object], count: int) -> tuple[float, float]:
+    """Return (images a second, milliseconds of this process's CPU time an image)."""
+    start, cpu = time.perf_counter(), time.process_time()
     work()
-    return count / (time.perf_counter() - start)
+    return count / (time.perf_counter() - start), (time.process_time() - cpu) / count * 1000
+
+
+def runs(teacher: Teacher, images: list[ImageToLabel], folder: Path, size: int) -> dict[str, Callable[[], object]]:
+    """Return everything that is compared, by name, in the order of a round."""
+    out = folder / "out"
+    out.mkdir()
+    compared: dict[str, Callable[[], object]] = {
+        f"script{tuned}": partial(users_script, teacher, folder / "images", size, out, tuned=tuned)
+        for tuned in ("", ", channels last", ", channels last, bf16")
+    }
+    for precision in PRECISIONS:
+        settings = RelabelSettings(
+            input_size=(size, size), top_k=5, batch_size=BATCH, max_pixels=10**8, precision=precision,
+            resizer=choose_resizer(precision, teacher.preprocessing.interpolation),
+        )  # fmt: skip
+        model = make_fast(teacher.model, precision=precision, input_size=(size, size))
+        compared[f"decode {precision}"] = partial(pure_decode, images, settings.loading(teacher.preprocessing))
+        compared[f"forward {precision}"] = partial(pure_forward, model, len(images), size)
+        compared[f"labelmill {precision}"] = partial(
+            label_images, teacher, images, settings, workers=THREADS, model=model
+        )
+    return compared
+
+
+def print_table(rates: dict[str, float], cpu: dict[str, float]) -> None:
+    """Print medians in Markdown."""
+    print("| what | images/s | against the script | CPU ms an image | of the bound |")
+    print("|---|---|---|---|---|")
+    for name, rate in rates.items():
+        precision = name.removeprefix("labelmill ")
+        bound = cpu[f"decode {precision}"] + cpu[f"forward {precision}"] if precision in PRECISIONS else 0.0
+        share = f"{bound / cpu[name]:.0%} of {bound:.2f} ms" if bound else ""
+        spent = "" if name.startswith("script") else f"{cpu[name]:.2f}"  # its workers are other processes
+        print(f"| {name} | {rate:.1f} | {rate / rates['script']:.2f}x | {spent} | {share} |")
 
 
 def main() -> None:
@@ -108,35 +155,19 @@ def main() -> None:
         return
     weights = Path(source) / "weights" / "efficientnet_lite0_imagenet1k_fp16.safetensors"
     teacher = load_teacher("tf_efficientnet_lite0", weights=str(weights))
-    size, count = options.size, options.images
-    settings = RelabelSettings(input_size=(size, size), top_k=5, batch_size=BATCH, max_pixels=10**8)
-    models = {p: make_fast(teacher.model, precision=p, input_size=(size, size)) for p in PRECISIONS}
-    rates: dict[str, list[float]] = {}
+    count = options.images // BATCH * BATCH
+    measured: dict[str, list[tuple[float, float]]] = {}
     with tempfile.TemporaryDirectory() as folder:
         images = lay_out(Path(source), Path(folder) / "images", count)
-        out = Path(folder) / "out"
-        out.mkdir()
+        compared = runs(teacher, images, Path(folder), options.size)
         for turn in range(options.rounds + 1):
-            now = {
-                "script": rate(lambda: users_script(teacher, Path(folder) / "images", size, out), count),
-                "decode": rate(lambda: pure_decode(images, size), count),
-            }
-            for precision, model in models.items():
-                work = partial(label_images, teacher, images, settings, workers=THREADS, model=model)
-                now[f"labelmill {precision}"] = rate(work, count)
-                now[f"forward {precision}"] = rate(partial(pure_forward, model, count, size), count // BATCH * BATCH)
-            if turn:  # the first round warms up
-                for name, value in now.items():
-                    rates.setdefault(name, []).append(value)
-    median = {name: statistics.median(values) for name, values in rates.items()}
-    print(f"\nsample teacher at {size}, {count} images, {THREADS} threads, {options.rounds} rounds, medians\n")
-    print("| what | images/s | against the script | of the bound |")
-    print("|---|---|---|---|")
-    for name, value in median.items():
-        precision = name.removeprefix("labelmill ")
-        bound = 1 / (1 / median["decode"] + 1 / median[f"forward {precision}"]) if precision in models else None
-        share = f"{value / bound:.0%} of {bound:.1f}" if bound else ""
-        print(f"| {name} | {value:.1f} | {value / median['script']:.2f}x | {share} |")
+            for name, work in compared.items():
+                now = timed(work, count)
+                if turn:  # the first round warms up
+                    measured.setdefault(name, []).append(now)
+    print(f"\nsample teacher at {options.size}, {count} images, {THREADS} threads, {options.rounds} rounds, medians\n")
+    rates, cpu = ({name: statistics.median(m[at] for m in of) for name, of in measured.items()} for at in (0, 1))
+    print_table(rates, cpu)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ import pyarrow as pa
 import pytest
 import torch
 
-from labelmill.models.label_encoding import encode_map, top_cells
+from labelmill.models.label_encoding import encode_maps, top_cells
 from labelmill.schemas.classes import ClassList, ClassName
 from labelmill.schemas.label_maps import LABEL_MAPS_SCHEMA, MAP_COLUMNS, LabelMapMetadata
 from labelmill.schemas.versions import Lineage
@@ -30,7 +30,7 @@ def hand_made_store(tmp_path):
     """A store with one image of 2x4 cells: class 0 has logit 8 in the left half, class 1 in the right, else 0."""
     dense = torch.zeros(1, 3, 2, 4)
     dense[0, 0, :, :2] = dense[0, 1, :, 2:] = 8
-    encoded = encode_map(top_cells(dense, 2), 0, step=STEP)
+    encoded = encode_maps(top_cells(dense, 2), step=STEP)[0]
     known = {
         "image_id": "scene.jpg", "split": "train", "status": "done", "reason": None, "detail": None, "label": 0,
         "pooled_class": 0, "pooled_prob": 0.5,

@@ -6,7 +6,7 @@ import pytest
 
 from labelmill.models.teacher import load_teacher
 from labelmill.tasks import stop
-from labelmill.tasks.relabel.engine import ImageToLabel
+from labelmill.tasks.relabel.load import ImageToLabel
 from labelmill.tasks.relabel.settings import RelabelSettings
 
 

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from labelmill.models.label_encoding import encode_map, top_cells
+from labelmill.models.label_encoding import encode_maps, top_cells
 from labelmill.schemas.classes import ClassList, ClassName
 from labelmill.schemas.label_maps import LABEL_MAPS_SCHEMA, MAP_COLUMNS, LabelMapMetadata
 from labelmill.tasks.relabel.shards import LABEL_MAPS_LAYOUT
@@ -33,7 +33,7 @@ def map_rows(top, start, stop, rejected):
     columns = {field.name: [] for field in LABEL_MAPS_SCHEMA}
     for row in range(start, stop):
         out = row in rejected
-        encoded = None if out else encode_map(top, row, step=STEP)
+        encoded = None if out else encode_maps(top, step=STEP)[row]
         known = {
             "image_id": f"img{row}", "split": "train", "status": "rejected" if out else "done",
             "reason": "empty" if out else None, "detail": None, "label": row % 12 if row % 2 else None,
