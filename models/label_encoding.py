@@ -12,13 +12,14 @@ import torch
 from torch import Tensor
 
 from labelmill.models.label_pooling import LabelMapBatch
+from labelmill.schemas.label_maps import ABSENT_FINENESS
 
 Ints = npt.NDArray[np.integer[Any]]
 
-ENCODING_REVISION = 1
+ENCODING_REVISION = 2
 """Part of every shard's key: a change of the arithmetic below takes another number, and no older part for its own."""
 
-LOGIT_STEP = 1 / 32
+LOGIT_STEP = 0.04
 """Unit of stored logits. Measured at 224 and 475: see docs/label-maps.md."""
 
 STEPS_MAX = 32767
@@ -66,9 +67,9 @@ class EncodedMap:
     """One image's label map as it is stored: integers only, logits in steps.
 
     classes: (L,) distinct class ids, those that lead most cells first; cells: (L,) how many cells each leads;
-    absent: (L,) mean centred logit where the class is not in the top-k, in steps; index: (H*W*k,) places in `classes`
-    by (y, x, rank); top: (H*W,) the top logit in steps; drops: (H*W*(k-1),) by how many steps each further rank is
-    below the one before; rest: (H*W,) log-sum-exp minus the top logit, in steps.
+    absent: (L,) mean centred logit where the class is not in the top-k, in steps / ABSENT_FINENESS; index: (H*W*k,)
+    places in `classes` by (y, x, rank); top: (H*W,) the top logit in steps; drops: (H*W*(k-1),) by how many steps each
+    further rank is below the one before; rest: (H*W,) log-sum-exp minus the top logit, in steps.
     """
 
     classes: Ints
@@ -100,7 +101,7 @@ def encode_maps(top: TopCells, *, step: float) -> list[EncodedMap | None]:
     outside = cells - present
     with np.errstate(invalid="ignore"):  # what is not finite gives None below
         absent = (top.class_sums.numpy()[image, class_id] - inside) / np.maximum(outside, 1) * (outside > 0)
-    absent_steps, absent_fits = _quantise(absent, step)
+    absent_steps, absent_fits = _quantise(absent, step / ABSENT_FINENESS, clip=True)
     steps, fit = _quantise(logits, step)
     sums, sums_fit = _quantise(top.log_sum_exp.numpy().reshape(batch, cells), step)
     storable = fit.all((1, 2)) & sums_fit.all(1) & (np.bincount(image[~absent_fits], minlength=batch) == 0)
@@ -124,9 +125,16 @@ def encode_maps(top: TopCells, *, step: float) -> list[EncodedMap | None]:
     ]
 
 
-def _quantise(values: npt.NDArray[np.floating[Any]], step: float) -> tuple[Ints, npt.NDArray[np.bool_]]:
-    """Return values in steps, int32, and which of them are finite and fit 16 bits; the others are 0."""
+def _quantise(
+    values: npt.NDArray[np.floating[Any]], step: float, *, clip: bool = False
+) -> tuple[Ints, npt.NDArray[np.bool_]]:
+    """Return values in steps, int32, and which of them are finite and fit 16 bits; the others are 0.
+
+    With `clip` larger ones become the limit: softmax does not tell 130 above or below the others from more.
+    """
     steps: npt.NDArray[np.floating[Any]] = np.rint(values / step)
+    if clip:
+        steps = np.where(np.isfinite(steps), np.clip(steps, -STEPS_MAX, STEPS_MAX), steps)
     fit = np.abs(steps) <= STEPS_MAX
     return np.where(fit, steps, 0).astype(np.int32), fit
 
@@ -156,7 +164,7 @@ def gather_maps(
     shape = (len(maps), height, width, top_k)
     return LabelMapBatch(
         classes=torch.from_numpy(classes),
-        absent=torch.from_numpy(absent * np.float32(step)),
+        absent=torch.from_numpy(absent * np.float32(step / ABSENT_FINENESS)),
         index=torch.from_numpy(index.reshape(shape)),
         logits=torch.from_numpy(decode_logits(tops, drops, step=step).reshape(shape)),
         num_classes=num_classes,

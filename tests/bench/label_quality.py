@@ -15,7 +15,7 @@ import math
 import os
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -34,7 +34,7 @@ from labelmill.tasks.relabel.load import normalise
 TOP_K = 5
 CROPS = 4
 FITTED_ON = 256
-FINE_STEP = 1 / 512  # as good as exact beside the stored step
+FINE_STEPS = (1 / 512, 1 / 100)  # as good as exact beside the stored step: for logits, and for absent means
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -43,7 +43,7 @@ class Measured:
 
     label: int
     map: EncodedMap
-    fine: EncodedMap
+    fine: tuple[EncodedMap, EncodedMap]
     whole: Tensor
     crops: Tensor
     boxes: Tensor
@@ -90,7 +90,7 @@ def measure(teacher: Teacher, data: bytes, label: int, size: int, seed: int) -> 
     return Measured(
         label=label,
         map=encode_whole(dense, LOGIT_STEP),
-        fine=encode_whole(dense, FINE_STEP),
+        fine=(encode_whole(dense, FINE_STEPS[0]), encode_whole(dense, FINE_STEPS[1])),
         whole=dense.mean((2, 3))[0],
         crops=roi_align(dense, rois, 1, 1.0, -1, False).flatten(1),
         boxes=boxes,
@@ -110,10 +110,11 @@ def stored_logits(
     rows: list[Measured], grid: tuple[int, int], share: float, *, fine: bool = False
 ) -> tuple[Tensor, Tensor]:
     """Return (N, C) logits of whole images and (N, CROPS, C) of crops, pooled from stored maps."""
-    classes = len(rows[0].whole)
-    encoded = [r.fine if fine else r.map for r in rows]
-    step = FINE_STEP if fine else LOGIT_STEP
-    maps = gather_maps(encoded, grid=grid, top_k=TOP_K, step=step, num_classes=classes)
+    shape = {"grid": grid, "top_k": TOP_K, "num_classes": len(rows[0].whole)}
+    maps = gather_maps([r.map for r in rows], step=LOGIT_STEP, **shape)
+    if fine:
+        logits, absent = (gather_maps([r.fine[i] for r in rows], step=FINE_STEPS[i], **shape) for i in (0, 1))
+        maps = replace(logits, absent=absent.absent)
     whole = pool_logits(maps, torch.tensor([[0.0, 0.0, 1.0, 1.0]]).expand(len(rows), 4), absent_share=share)
     crops = [pool_logits(maps, torch.stack([r.boxes[c] for r in rows]), absent_share=share) for c in range(CROPS)]
     return whole, torch.stack(crops, 1)
@@ -162,7 +163,7 @@ def report(teacher: Teacher, samples: list[tuple[bytes, int]], size: int) -> Non
         )
         moved = (stored - exact).abs().sum(-1) / 2
         print(
-            f"\nrounding to steps of 1/{1 / LOGIT_STEP:.0f} moves the pooled label of crops, {name}: total variation "
+            f"\nrounding to steps of {LOGIT_STEP:g} moves the pooled label of crops, {name}: total variation "
             f"{float(moved.mean()):.5f} on average, {float(moved.quantile(0.99)):.5f} at the 99th percentile"
         )
 

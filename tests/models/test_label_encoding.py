@@ -8,8 +8,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from labelmill.models.label_encoding import EncodedMap, decode_logits, encode_maps, gather_maps, top_cells
+from labelmill.models.label_encoding import STEPS_MAX, EncodedMap, decode_logits, encode_maps, gather_maps, top_cells
 from labelmill.models.label_pooling import pool_label_maps
+from labelmill.schemas.label_maps import ABSENT_FINENESS
 
 STEP = 1 / 32
 
@@ -60,7 +61,7 @@ def test_encode_maps_absent_is_the_mean_centred_logit_where_the_class_is_not_in_
     for place, class_id in enumerate(encoded.classes):
         away = ~inside[..., class_id]
         expected = float(centred[..., class_id][away].mean()) if away.any() else 0.0
-        assert encoded.absent[place] * 1e-3 == pytest.approx(expected, abs=1e-3)
+        assert encoded.absent[place] * 1e-3 / ABSENT_FINENESS == pytest.approx(expected, abs=1e-4)
 
 
 def test_encode_maps_rest_gives_back_the_softmax_of_the_cell():
@@ -106,6 +107,16 @@ def test_encode_maps_of_logits_that_cannot_be_stored_is_none_and_its_neighbours_
     assert [m is None for m in encoded] == [place == row for place in range(3)]
     for place in {0, 1, 2} - {row}:
         assert content(encoded[place]) == content(whole[place])
+
+
+def test_encode_maps_absent_mean_beyond_its_bits_is_clipped_and_not_rejected():
+    dense = torch.zeros(1, 6, 1, 3)
+    dense[0, 0, 0, 0], dense[0, 1, 0, 1:] = 900.0, 1.0  # class 0 leads one cell and is far below in the others
+    dense[0, 0, 0, 1:] = -800.0
+    (encoded,) = encode_maps(top_cells(dense, 1), step=STEP)
+    absent = dict(zip(encoded.classes.tolist(), encoded.absent.tolist(), strict=True))
+    assert absent[0] == -STEPS_MAX
+    assert absent[1] > -STEPS_MAX
 
 
 def test_encode_maps_of_a_batch_are_those_of_each_image_alone():
