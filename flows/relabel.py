@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import time
+from collections import deque
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
+from prefect.futures import PrefectFuture, wait
 
 from labelmill.flows.signature import takes
 from labelmill.flows.untracked import untracked
 from labelmill.schemas.outcomes import Outcome
 from labelmill.schemas.parameters import RelabelParameters
 from labelmill.tasks.progress import ProgressMeter
-from labelmill.tasks.stop import check_stop
+from labelmill.tasks.stop import ask_to_stop, check_stop
 from labelmill.tasks.store import open_store
 from labelmill.tasks.summarise import count_agreement, count_statuses, find_top_classes
 
 if TYPE_CHECKING:
     from labelmill.schemas.versions import Version
     from labelmill.tasks.relabel.job import RelabelRun
+    from labelmill.tasks.relabel.movement import Movement
     from labelmill.tasks.relabel.shards import Shard
     from labelmill.tasks.store.receipts import Receipt
 
@@ -34,19 +38,46 @@ def relabel(parameters: RelabelParameters) -> Outcome:
 
     run = prepare_run(parameters)
     started = time.monotonic()
-    meter = ProgressMeter("images", run.images)
-    receipts = []
-    for shard in run.shards:
-        check_stop()
-        receipt = run.job.label_maps.receipts.find(shard.key, run=run.job.run)
-        if receipt is None:
-            receipt = _label_shard(shard.number, untracked((run, shard, meter)))
-        else:
-            meter.add(reused=len(shard), rejected=receipt.counts["rejected"])
-        receipts.append(receipt)
-    worked = meter.finish().done
-    version = commit_run(run, receipts)
+    with closing(run.job.engine):
+        meter = ProgressMeter("images", run.images)
+        receipts = _label_shards(run, meter)
+        worked = meter.finish().done
+        version = commit_run(run, receipts)
     return _describe(run, version, worked, time.monotonic() - started)
+
+
+def _label_shards(run: RelabelRun, meter: ProgressMeter) -> list[Receipt]:
+    """Label what no earlier run has, as many shards at once as the engine wants; return all receipts in their order."""
+    receipts: dict[int, Receipt] = {}
+    working: deque[tuple[int, PrefectFuture[Receipt]]] = deque()
+    at_once = run.job.engine.shards_at_once
+    try:
+        for shard in run.shards:
+            check_stop()
+            receipt = run.job.label_maps.receipts.find(shard.key, run=run.job.run)
+            if receipt is not None:
+                meter.add(reused=len(shard), rejected=receipt.counts["rejected"])
+                receipts[shard.number] = receipt
+            elif at_once == 1:
+                receipts[shard.number] = _label_shard(shard.number, untracked((run, shard, meter)))
+            else:
+                if len(working) == at_once:
+                    _take_oldest(working, receipts)
+                working.append((shard.number, _label_shard.submit(shard.number, untracked((run, shard, meter)))))
+        while working:
+            _take_oldest(working, receipts)
+    except BaseException as error:
+        if not isinstance(error, Exception):  # the process shall end
+            ask_to_stop()
+        wait([future for _, future in working])  # what they finish is kept, and the engine is theirs until then
+        raise
+    return [receipts[shard.number] for shard in run.shards]
+
+
+def _take_oldest(working: deque[tuple[int, PrefectFuture[Receipt]]], receipts: dict[int, Receipt]) -> None:
+    number, future = working[0]
+    receipts[number] = future.result()
+    working.popleft()  # not before: whoever ends the run waits for all that may still use the engine
 
 
 @task(name="label-shard", task_run_name="shard-{number}", cache_policy=NO_CACHE)
@@ -78,7 +109,17 @@ def _describe(run: RelabelRun, version: Version, worked: int, seconds: float) ->
             "map": f"{height}x{width} cells, top {run.job.settings.top_k} of {teacher.num_classes} classes, "
             f"{sum(p.bytes for p in version.parts) / max(done, 1):,.0f} bytes an image",
             "temperature": f"{run.calibration.temperature} (fitted on {run.calibration.images} images)",
+            **_describe_movement(run.calibration.movement),
             "pooled class is the label": agreement,
             "top classes by cells": ", ".join(f"{name.split(',')[0]} {cells}" for name, cells in top),
         },
     )
+
+
+def _describe_movement(movement: Movement | None) -> dict[str, str]:
+    if movement is None:
+        return {}
+    return {
+        "against fp32": f"labels moved by {movement.total_variation:.3f} in total variation, same class for "
+        f"{movement.same_class:.1%} (on {movement.images} images)"
+    }

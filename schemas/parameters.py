@@ -19,6 +19,8 @@ FILE_BYTES_MAX = 256 * 2**20
 
 _SIZE = re.compile(r"(\d{1,5})(?:x(\d{1,5}))?")
 
+_DEVICE = re.compile(r"(auto|cpu|cuda)(?:(?<=cuda):(\d{1,3}(?:,\d{1,3})*))?")
+
 
 def parse_input_size(size: int | str) -> tuple[int, int]:
     """Return (height, width) in pixels of `224` or `"224x320"` (height x width); raise BadInput otherwise."""
@@ -26,6 +28,32 @@ def parse_input_size(size: int | str) -> tuple[int, int]:
     if match is None or min(int(g) for g in match.groups() if g) < 1:
         raise BadInput(f"input size {size!r}: expected pixels, such as 224, or height x width, such as 224x320")
     return int(match[1]), int(match[2] or match[1])
+
+
+def parse_device(device: str) -> tuple[str, tuple[int, ...]]:
+    """Return the kind of `auto`, `cpu`, `cuda` or `cuda:0,2` and the numbers it names, none for all.
+
+    Raises BadInput for anything else.
+    """
+    match = _DEVICE.fullmatch(device)
+    numbers = tuple(int(number) for number in match[2].split(",")) if match and match[2] else ()
+    if match is None or len(set(numbers)) < len(numbers):
+        raise BadInput(
+            f"device {device!r}: expected auto, cpu, cuda (all of them), or some, each once, such as cuda:0 or cuda:0,2"
+        )
+    return match[1], numbers
+
+
+def _make_absolute(weights: str) -> str:
+    """Keep a path of weights good for whoever reads the lineage in another folder, or runs the flow there."""
+    if not weights or weights == "pretrained" or weights.startswith("package:"):
+        return weights
+    return str(Path(weights).expanduser().absolute())
+
+
+def _check_device(device: str) -> str:
+    parse_device(device)
+    return device
 
 
 def _check_input_size(size: object) -> object:
@@ -48,6 +76,8 @@ def _check_table(table: str) -> str:
 
 
 LocalPath = Annotated[str, AfterValidator(_check_local)]
+WeightsName = Annotated[str, AfterValidator(_make_absolute)]
+Device = Annotated[str, AfterValidator(_check_device)]
 InputSize = Annotated[int | str, BeforeValidator(_check_input_size)]
 TableName = Annotated[str, AfterValidator(_check_table)]
 
@@ -107,7 +137,7 @@ class RelabelParameters(FlowParameters):
     teacher: str = Field(
         min_length=1, description="model name of timm, or torchvision/NAME; for example tf_efficientnet_lite0"
     )
-    weights: str = Field(
+    weights: WeightsName = Field(
         "pretrained",
         min_length=1,
         description="a .safetensors or .pth file, package:NAME for a file in an installed package, or pretrained",
@@ -137,8 +167,20 @@ class RelabelParameters(FlowParameters):
         description="let the JPEG decoder shrink pictures at least 4 times the input size, labels move a little",
     )
     shard_size: int = Field(2048, ge=1, le=100_000, description="images in a shard; a killed run resumes at a shard")
-    batch_size: int = Field(16, ge=1, le=4096, description="images in a forward pass")
-    workers: int = Field(0, ge=0, le=256, description="threads that decode and run the teacher; 0 means one a core")
+    device: Device = Field(
+        "auto",
+        description="where the teacher runs: auto (all CUDA devices when there are any, else the CPU), cpu, cuda (all "
+        "of them), or some, such as cuda:0 or cuda:0,2",
+    )
+    batch_size: int | None = Field(
+        None, ge=1, le=4096, description="images in a forward pass; default: 16 on a CPU, 64 on a GPU"
+    )
+    workers: int = Field(
+        0,
+        ge=0,
+        le=256,
+        description="threads that decode and run the teacher, with a GPU only decode; 0 means one a core",
+    )
     calibration_images: int = Field(
         256, ge=8, le=10_000, description="images on which the temperature of the pooled labels is fitted"
     )

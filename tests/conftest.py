@@ -25,8 +25,9 @@ _HOME = pytest.StashKey[str]()
 
 
 def pytest_configure(config):
-    """Keep Prefect's state and the user's server out of the tests; before anything imports Prefect."""
+    """Keep Prefect's state, the user's server and label cache out of the tests; before anything imports Prefect."""
     config.stash[_HOME] = os.environ["PREFECT_HOME"] = tempfile.mkdtemp(prefix="labelmill-prefect-")
+    os.environ["LABELMILL_CACHE"] = os.path.join(config.stash[_HOME], "label-cache")
     for name in [name for name in os.environ if name.startswith("PREFECT_API_")]:
         del os.environ[name]
 
@@ -174,7 +175,10 @@ def parameters_for(tiny_teacher, teachers_held):
 
 
 def relabel_parameters(tiny_teacher, store, **options):
-    small = {"input_size": "64x96", "top_k": 3, "shard_size": 8, "batch_size": 3, "workers": 2, "calibration_images": 8}
+    small = {
+        "input_size": "64x96", "top_k": 3, "shard_size": 8, "device": "cpu", "batch_size": 3, "workers": 2,
+        "calibration_images": 8,
+    }  # fmt: skip
     return RelabelParameters(
         **{"store": str(store), "dataset": "imagenet", **tiny_teacher.parameters(), **small, **options}
     )

@@ -77,8 +77,8 @@ def relabel_options(tiny_teacher):
     def options(store, **changes):
         given = {
             "store": store, "dataset": "imagenet", "teacher": tiny_teacher.name, "weights": tiny_teacher.weights,
-            "classes": tiny_teacher.classes, "input-size": "64x96", "top-k": 3, "shard-size": 4, "batch-size": 2,
-            "workers": 2, "calibration-images": 8, **changes,
+            "classes": tiny_teacher.classes, "input-size": "64x96", "top-k": 3, "shard-size": 4, "device": "cpu",
+            "batch-size": 2, "workers": 2, "calibration-images": 8, **changes,
         }  # fmt: skip
         return ["relabel", *(text for name, value in given.items() for text in (f"--{name}", str(value)))]
 
@@ -158,6 +158,7 @@ GOOD = {"store": "{store}", "dataset": "imagenet", "teacher": "resnet18", "weigh
         ("image-root", "s3://bucket", "not supported"),
         ("shard-size", "0", "greater than or equal to 1"),
         ("batch-size", "0", "greater than or equal to 1"),
+        ("device", "gpu", "expected auto, cpu, cuda"),
         ("workers", "-1", "greater than or equal to 0"),
         ("calibration-images", "7", "greater than or equal to 8"),
         ("max-pixels", "0", "greater than or equal to 1"),

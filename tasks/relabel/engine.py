@@ -1,13 +1,14 @@
-"""Run a teacher over images: equal threads, each of which reads, decodes, resizes, infers and encodes a batch."""
+"""What runs a teacher over images; on a CPU, equal threads that each read, decode, resize, infer and encode a batch."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Protocol
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from labelmill.models.teacher import Teacher
 from labelmill.tasks.images.rejected_image import RejectedImage
@@ -18,6 +19,41 @@ from labelmill.tasks.stop import check_stop
 
 _intra_op = threading.local()
 
+OnBatch = Callable[[int, int], None]
+"""Is told (images, rejected among them) of each batch that is done; by any thread."""
+
+
+def ignore_batch(done: int, rejected: int) -> None:
+    """Take no notice of a batch."""
+
+
+class Engine(Protocol):
+    """A teacher with its settings on the devices that run it; any number of threads may call it at once.
+
+    `shards_at_once` says how many shards to work on at a time: one is labelled, the others are being written.
+    """
+
+    shards_at_once: int
+
+    def label(
+        self, images: Sequence[ImageToLabel], *, temperature: float = 1.0, on_batch: OnBatch = ignore_batch
+    ) -> list[Labelled]:
+        """Label images; one entry for each, in their order. Raises WorkFailed when asked to stop."""
+
+    def native_probabilities(
+        self, images: Sequence[ImageToLabel], *, on_batch: OnBatch = ignore_batch
+    ) -> list[Tensor | None]:
+        """Return the classifier's own probabilities (C,) float32 of each whole image at the teacher's native size.
+
+        None for an image that cannot be read. Raises WorkFailed when asked to stop.
+        """
+
+    def facts(self) -> dict[str, Any]:
+        """Return what decides the bytes besides teacher and settings, for lineage and shard keys, as JSON takes it."""
+
+    def close(self) -> None:
+        """End threads and processes; the facts can still be asked for."""
+
 
 def label_images(
     teacher: Teacher,
@@ -27,7 +63,7 @@ def label_images(
     workers: int,
     model: nn.Module | None = None,
     temperature: float = 1.0,
-    on_batch: Callable[[int, int], None] = lambda done, rejected: None,
+    on_batch: OnBatch = ignore_batch,
 ) -> list[Labelled]:
     """Label images; the result has one entry for each, in their order, and does not depend on `workers`.
 

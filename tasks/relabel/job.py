@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from labelmill.models.class_match import ClassMatch, match_classes
-from labelmill.models.fast_forward import make_fast
-from labelmill.models.teacher import load_teacher
+from labelmill.models.teacher import Teacher, load_teacher
 from labelmill.schemas.classes import ClassList
 from labelmill.schemas.errors import BadInput, WorkFailed
 from labelmill.schemas.label_maps import LABEL_MAPS_SCHEMA, LabelMapMetadata
@@ -18,11 +18,16 @@ from labelmill.schemas.parameters import RelabelParameters, parse_input_size
 from labelmill.schemas.versions import Version, digest_json
 from labelmill.tasks.lineage import make_lineage
 from labelmill.tasks.relabel.calibrate import Calibration, calibrate
+from labelmill.tasks.relabel.devices import choose_batch_size, choose_devices
+from labelmill.tasks.relabel.engine import Engine
+from labelmill.tasks.relabel.engine_process import TeacherSource
 from labelmill.tasks.relabel.load import choose_resizer
+from labelmill.tasks.relabel.open_engine import open_engine
 from labelmill.tasks.relabel.settings import RelabelSettings
 from labelmill.tasks.relabel.shards import LabelMapJob, Shard, plan_shards
 from labelmill.tasks.store import open_store
 from labelmill.tasks.store.receipts import Receipt
+from labelmill.tasks.store.table import Table
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -44,46 +49,76 @@ class RelabelRun:
 
 
 def prepare_run(parameters: RelabelParameters) -> RelabelRun:
-    """Load the teacher, fit or find its temperature, match the classes and plan the shards.
+    """Load the teacher, open its engine, fit or find its temperature, match the classes and plan the shards.
 
-    Raises NotInStore, BadInput or UnsupportedTeacher before any work when a parameter does not fit.
+    The caller closes the engine, `job.engine`. Raises NotInStore, BadInput or UnsupportedTeacher before any work when
+    a parameter does not fit.
     """
-    store = open_store(parameters.store)
-    images = store.table(f"{parameters.dataset}.images")
-    label_maps = store.table(f"{parameters.dataset}.label_maps")
+    images = open_store(parameters.store).table(f"{parameters.dataset}.images")
     version = images.version(parameters.images_version)
     roots = _roots(parameters, version)
-    teacher = load_teacher(parameters.teacher, weights=parameters.weights, classes=parameters.classes)
-    settings = RelabelSettings(
+    devices = choose_devices(parameters.device)
+    source = TeacherSource(name=parameters.teacher, weights=parameters.weights, classes=parameters.classes)
+    teacher = load_teacher(source.name, weights=source.weights, classes=source.classes)
+    settings = _settings(parameters, teacher, devices)
+    grid = teacher.map_size(*settings.input_size)
+    workers = parameters.workers or os.cpu_count() or 1
+    engine = open_engine(teacher, settings, devices=devices, workers=workers, source=source)
+    in_fp32 = replace(settings, precision="fp32", resizer="pillow", scaled_decoding=False)
+    exact = partial(open_engine, teacher, in_fp32, devices=devices[:1], workers=workers, source=source)
+    try:
+        return _prepare(
+            parameters, engine, teacher, settings, images=images, version=version, roots=roots, grid=grid,
+            exact=None if in_fp32 == settings else exact,
+        )  # fmt: skip
+    except BaseException:
+        engine.close()
+        raise
+
+
+def _settings(parameters: RelabelParameters, teacher: Teacher, devices: tuple[str, ...]) -> RelabelSettings:
+    return RelabelSettings(
         input_size=parse_input_size(parameters.input_size)
         if parameters.input_size
         else teacher.preprocessing.native_size,
         top_k=min(parameters.top_k, teacher.num_classes),
-        batch_size=parameters.batch_size,
+        batch_size=choose_batch_size(parameters.batch_size, devices),
         max_pixels=parameters.max_pixels,
         precision=parameters.precision,
         resizer=choose_resizer(parameters.precision, teacher.preprocessing.interpolation),
         scaled_decoding=parameters.scaled_decoding,
     )
-    grid = teacher.map_size(*settings.input_size)
-    model = make_fast(teacher.model, precision=settings.precision, input_size=settings.input_size)
-    workers = parameters.workers or os.cpu_count() or 1
+
+
+def _prepare(
+    parameters: RelabelParameters,
+    engine: Engine,
+    teacher: Teacher,
+    settings: RelabelSettings,
+    *,
+    images: Table,
+    version: Version,
+    roots: dict[str, Path],
+    grid: tuple[int, int],
+    exact: Callable[[], Engine] | None,
+) -> RelabelRun:
+    label_maps = open_store(parameters.store).table(f"{parameters.dataset}.label_maps")
     calibration = calibrate(
-        teacher, settings, images=images, version=version, roots=roots, label_maps=label_maps,
-        count=parameters.calibration_images, workers=workers, model=model,
+        engine, teacher, settings, images=images, version=version, roots=roots, label_maps=label_maps,
+        count=parameters.calibration_images, exact=exact,
     )  # fmt: skip
     listed = version.metadata.get("classes")
     match = match_classes(ClassList.model_validate(listed) if listed else None, teacher.classes)
     common = {
         "teacher": teacher.digest,
         "settings": settings.facts(),
-        "engine": model.facts(),
+        "engine": engine.facts(),
         "temperature": calibration.temperature,
     }
     run = digest_json({"common": common, "images": version.sha256, "split": parameters.split})
     job = LabelMapJob(
-        images=images, label_maps=label_maps, roots=roots, teacher=teacher, model=model, settings=settings,
-        temperature=calibration.temperature, teacher_labels=match.teacher_ids, workers=workers, run=run,
+        images=images, label_maps=label_maps, roots=roots, teacher=teacher, engine=engine, settings=settings,
+        temperature=calibration.temperature, teacher_labels=match.teacher_ids, run=run,
     )  # fmt: skip
     shards = plan_shards(
         images, version, split=parameters.split, shard_size=parameters.shard_size, common=common,
@@ -125,7 +160,7 @@ def commit_run(run: RelabelRun, receipts: Sequence[Receipt]) -> Version:
             "where they were? When they are mounted elsewhere, say so with image_root"
         )
     parts = tuple(receipt.part for receipt in receipts)
-    facts = {**run.job.teacher.facts(), **run.job.settings.facts(), "engine": run.job.model.facts()}
+    facts = {**run.job.teacher.facts(), **run.job.settings.facts(), "engine": run.job.engine.facts()}
     metadata = _metadata(run, facts).model_dump(mode="json")
     latest = run.job.label_maps.latest()
     if latest is not None and (latest.parts, latest.metadata) == (parts, metadata):

@@ -9,13 +9,12 @@ from typing import Any
 
 import pyarrow as pa
 
-from labelmill.models.fast_forward import FastModel
 from labelmill.models.teacher import Teacher
 from labelmill.schemas.images import TRANSIENT_REASONS, Reason, Status
 from labelmill.schemas.label_maps import LABEL_MAPS_SCHEMA, MAP_COLUMNS
 from labelmill.schemas.versions import Part, Version, digest_json
 from labelmill.tasks.relabel.encode import Labelled
-from labelmill.tasks.relabel.engine import label_images
+from labelmill.tasks.relabel.engine import Engine
 from labelmill.tasks.relabel.load import ImageToLabel
 from labelmill.tasks.relabel.settings import RelabelSettings
 from labelmill.tasks.store.parquet import Layout
@@ -57,11 +56,10 @@ class LabelMapJob:
     label_maps: Table
     roots: dict[str, Path]
     teacher: Teacher
-    model: FastModel
+    engine: Engine
     settings: RelabelSettings
     temperature: float
     teacher_labels: tuple[int | None, ...]
-    workers: int
     run: str
 
 
@@ -114,19 +112,15 @@ def label_shard(
     good = [place for place, status in enumerate(rows["status"].to_pylist()) if status == Status.DONE]
     on_batch(len(rows) - len(good), len(rows) - len(good))
     to_label = rows.take(pa.array(good, pa.int64()))
-    labelled = label_images(
-        job.teacher,
+    labelled = job.engine.label(
         [_image(job, row) for row in to_label.select(["uri", "split", "sha256", "bytes"]).to_pylist()],
-        job.settings,
-        workers=job.workers,
-        model=job.model,
         temperature=job.temperature,
         on_batch=on_batch,
     )
     results: list[Labelled | None] = [None] * len(rows)
     for place, result in zip(good, labelled, strict=True):
         results[place] = result
-    table = _build_rows(rows, results, labels_of(rows, job.teacher_labels))
+    table = build_rows(rows, results, labels_of(rows, job.teacher_labels))
     part = job.label_maps.write_part(table, key=shard.key, layout=LABEL_MAPS_LAYOUT)
     done = sum(r is not None and r.map is not None for r in results)
     receipt = Receipt(
@@ -144,7 +138,7 @@ def _image(job: LabelMapJob, row: dict[str, Any]) -> ImageToLabel:
     return ImageToLabel(path=job.roots[row["split"]] / row["uri"], sha256=row["sha256"], bytes=row["bytes"])
 
 
-def _build_rows(rows: pa.Table, results: Sequence[Labelled | None], labels: Sequence[int | None]) -> pa.Table:
+def build_rows(rows: pa.Table, results: Sequence[Labelled | None], labels: Sequence[int | None]) -> pa.Table:
     """Build the label maps rows; None in `results` is an image that was rejected at ingest and keeps its reason."""
     statuses = [Status.DONE if r is not None and r.map is not None else Status.REJECTED for r in results]
     columns: dict[str, Any] = {

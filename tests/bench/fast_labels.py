@@ -25,6 +25,7 @@ from labelmill.models.label_encoding import EncodedMap, gather_maps
 from labelmill.models.label_pooling import pool_label_maps
 from labelmill.models.teacher import load_teacher
 from labelmill.tasks.relabel.calibrate import fit_on_images
+from labelmill.tasks.relabel.cpu_engine import CpuEngine
 from labelmill.tasks.relabel.engine import label_images
 from labelmill.tasks.relabel.load import Resizer
 from labelmill.tasks.relabel.settings import RelabelSettings
@@ -66,7 +67,8 @@ def main() -> None:
             model = make_fast(teacher.model, precision=precision, input_size=size)
             if not temperature:
                 fitted = images[:: len(images) // FITTED_ON]
-                temperature = fit_on_images(teacher, settings, fitted, workers=workers, model=model).temperature
+                engine = CpuEngine(teacher, settings, workers=workers, model=model)
+                temperature = fit_on_images(engine, teacher, settings, fitted).temperature
             labelled = label_images(teacher, images, settings, workers=workers, model=model)
             encoded: list[EncodedMap] = [r.map for r in labelled if r.map is not None]
             maps = gather_maps(

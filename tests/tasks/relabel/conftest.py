@@ -1,9 +1,11 @@
 """What the tests of relabel share."""
 
 import hashlib
+from dataclasses import fields
 
 import pytest
 
+from labelmill.models.label_encoding import EncodedMap
 from labelmill.models.teacher import load_teacher
 from labelmill.tasks import stop
 from labelmill.tasks.relabel.load import ImageToLabel
@@ -45,6 +47,18 @@ def asked_to_stop():
 @pytest.fixture
 def as_ingested():
     return _as_ingested
+
+
+@pytest.fixture
+def bytes_of():
+    """All that is stored of labelled images, for comparison."""
+
+    def each(labelled):
+        arrays = [[getattr(r.map, f.name).tobytes() for f in fields(EncodedMap)] if r.map else [] for r in labelled]
+        rest = [(r.pooled_class, r.pooled_prob, r.reason, r.detail) for r in labelled]
+        return list(zip(arrays, rest, strict=True))
+
+    return each
 
 
 def _as_ingested(path):

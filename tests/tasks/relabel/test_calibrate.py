@@ -6,6 +6,7 @@ import pytest
 
 from labelmill.schemas.errors import WorkFailed
 from labelmill.tasks.relabel.calibrate import Calibration, draw_images, fit_on_images
+from labelmill.tasks.relabel.cpu_engine import CpuEngine
 from labelmill.tasks.relabel.job import prepare_run
 from labelmill.tasks.store import open_store
 
@@ -13,6 +14,10 @@ from labelmill.tasks.store import open_store
 def drawn_names(store, source, count):
     images = open_store(store).table("imagenet.images")
     return [image.path.name for image in draw_images(images, images.version(), {"train": source}, count)]
+
+
+def fit(teacher, settings, images):
+    return fit_on_images(CpuEngine(teacher, settings, workers=2), teacher, settings, images)
 
 
 def test_draw_images_do_not_depend_on_the_order_of_rows(tmp_path, make_images, ingest):
@@ -62,10 +67,10 @@ def test_calibrate_appended_images_leave_the_temperature_as_it_was(imagenet, mak
 
 
 def test_fit_on_images_leaves_out_what_cannot_be_read(teacher, photos, settings):
-    whole = fit_on_images(teacher, settings, photos[4:], workers=2)
+    whole = fit(teacher, settings, photos[4:])
     for image in photos[:4]:
         image.path.unlink()
-    with_gaps = fit_on_images(teacher, settings, photos, workers=2)
+    with_gaps = fit(teacher, settings, photos)
     assert with_gaps.images == whole.images == 9
     assert with_gaps.temperature == pytest.approx(whole.temperature, abs=1e-3)
 
@@ -73,21 +78,40 @@ def test_fit_on_images_leaves_out_what_cannot_be_read(teacher, photos, settings)
 def test_fit_on_images_where_the_map_is_as_sure_as_the_classifier_gives_one(teacher, photos, settings):
     """At the teacher's own size and with all classes kept there is nothing to put right."""
     native = replace(settings, input_size=teacher.preprocessing.native_size, top_k=8)
-    assert fit_on_images(teacher, native, photos, workers=2).temperature == pytest.approx(1.0, abs=0.01)
+    assert fit(teacher, native, photos).temperature == pytest.approx(1.0, abs=0.01)
 
 
 def test_fit_on_images_none_readable_says_why(teacher, photos, settings):
     for image in photos:
         image.path.unlink()
     with pytest.raises(WorkFailed, match=r"none of the 13 images .*; missing: No such file .*image_root"):
-        fit_on_images(teacher, settings, photos, workers=2)
+        fit(teacher, settings, photos)
 
 
 def test_fit_on_images_of_none_says_so(teacher, settings):
     with pytest.raises(WorkFailed, match="all images were rejected when they were ingested"):
-        fit_on_images(teacher, settings, [], workers=2)
+        fit(teacher, settings, [])
 
 
 def test_calibration_survives_its_file(tmp_path, teacher, photos, settings):
-    fitted = fit_on_images(teacher, settings, photos, workers=1)
+    fitted = fit(teacher, settings, photos)
     assert Calibration.model_validate_json(fitted.model_dump_json()) == fitted
+
+
+def test_prepare_run_fast_says_how_far_its_labels_are_from_fp32(imagenet, parameters_for):
+    movement = prepare_run(parameters_for(imagenet[1], precision="fast", calibration_images=12)).calibration.movement
+    assert movement.images == 12
+    assert 0 < movement.total_variation < 0.2  # another resize at least, bfloat16 where there is one
+    assert movement.same_class > 0.5
+
+
+def test_prepare_run_fp32_has_nothing_to_compare_with(imagenet, parameters_for):
+    assert prepare_run(parameters_for(imagenet[1])).calibration.movement is None
+
+
+def test_fit_on_images_movement_of_the_same_engine_is_none_at_all(teacher, photos, settings):
+    def exact():
+        return CpuEngine(teacher, settings, workers=2)
+
+    movement = fit_on_images(exact(), teacher, settings, photos, exact=exact).movement
+    assert (movement.images, movement.total_variation, movement.same_class) == (13, 0.0, 1.0)

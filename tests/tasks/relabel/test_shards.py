@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from labelmill.schemas.images import Reason
+from labelmill.tasks.relabel.cpu_engine import CpuEngine
 from labelmill.tasks.relabel.job import prepare_run
 from labelmill.tasks.relabel.shards import label_shard, plan_shards
 from labelmill.tasks.store import open_store
@@ -162,6 +163,7 @@ def test_label_shard_rejects_that_lie_in_the_machine_ask_for_a_retry(imagenet, p
 
 def test_label_shard_rejects_that_lie_in_the_image_are_final(imagenet, parameters_for):
     prepared = prepare_run(parameters_for(imagenet[1]))
-    job = replace(prepared.job, settings=replace(prepared.job.settings, max_pixels=10))
+    settings = replace(prepared.job.settings, max_pixels=10)
+    job = replace(prepared.job, engine=CpuEngine(prepared.job.teacher, settings, workers=2))
     receipt = label_shard(job, prepared.shards[0])
     assert (receipt.counts, receipt.retry) == ({"done": 0, "rejected": 8}, False)
