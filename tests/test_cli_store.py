@@ -11,6 +11,7 @@ import pyarrow as pa
 import pytest
 
 from labelmill.cli import main
+from labelmill.schemas.label_maps import LABEL_MAPS_SCHEMA
 from labelmill.schemas.versions import Lineage
 from labelmill.tasks.store import open_store
 
@@ -187,6 +188,70 @@ def test_verify_command_damage_is_told_and_exits_1(run, store):
     assert out.endswith("missing\n")
     assert err == "imagenet.things v2: 1 problems in 2 parts\n"
     assert run("verify", store.root, "imagenet.things", "--version", 1)[0] == 0
+
+
+@pytest.fixture
+def labelled(tmp_path, make_images, ingest, relabel):
+    """A store with label maps of five images by the tiny teacher; return (store, folder of the images)."""
+    source = make_images(tmp_path / "train", {"n01443537": 3, "n01484850": 2})
+    ingest(source, tmp_path / "labelled")
+    relabel(tmp_path / "labelled")
+    return tmp_path / "labelled", source
+
+
+def test_verify_command_reinfer_prints_the_agreement_and_exits_0(run, labelled):
+    code, out, err = run("verify", labelled[0], "imagenet.label_maps", "--reinfer", 9, "--workers", 1)
+    lines = out.splitlines()
+    assert code == 0
+    assert lines[0].endswith(": as written")
+    assert lines[1].startswith("imagenet.label_maps v1: 5 of 5 maps made again by test_efficientnet (fp32), ")
+    assert lines[2].split() == ["agreement", "sample", "worst", "image", "expected"]
+    assert lines[3].split()[:8] == ["cells", "with", "the", "same", "top", "class", "100.0", "%"]
+    assert lines[-1] == "imagenet.label_maps v1: agrees with its teacher"
+    assert "5 of 5 images relabelled" in err
+
+
+def test_verify_command_reinfer_tells_each_problem_in_a_line_and_exits_1(run, labelled):
+    store, source = labelled
+    table = open_store(store).table("imagenet.label_maps")
+    version = table.version()
+    rows = table.read(version, LABEL_MAPS_SCHEMA.names).to_pylist()
+    scaled = [{**row, "top": [9 * v for v in row["top"]]} for row in rows]
+    part = table.write_part(pa.Table.from_pylist(scaled, LABEL_MAPS_SCHEMA), key="wrong")
+    table.replace([part], schema=LABEL_MAPS_SCHEMA, metadata=version.metadata, lineage=version.lineage)
+    (source / "n01484850" / "n01484850_1.JPEG").unlink()
+    code, out, err = run("verify", store, "imagenet.label_maps", "--reinfer", 5)
+    assert code == 1
+    assert "imagenet.label_maps v2: 1 of 5 images left out: 1 missing\n" in out
+    assert "imagenet.label_maps v2: logits: they differ by " in out
+    assert out.splitlines()[-1].startswith("imagenet.label_maps v2: the top classes agree and the numbers do not")
+    assert err.endswith("problems in 4 relabelled images\n")
+    assert run("verify", store, "imagenet.label_maps", "--reinfer", 5, "--version", 1)[0] == 0
+
+
+def test_verify_command_damaged_files_are_not_relabelled(run, labelled):
+    table = open_store(labelled[0]).table("imagenet.label_maps")
+    table.part_path(table.version().parts[0]).write_bytes(b"")
+    code, out, err = run("verify", labelled[0], "imagenet.label_maps", "--reinfer", 5)
+    assert (code, err) == (1, "imagenet.label_maps v1: 1 problems in 1 parts\n")
+    assert "made again" not in out
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        pytest.param(["--reinfer", 0], "--reinfer: expected 1 image or more, got 0", id="none"),
+        pytest.param(["--reinfer", -3], "--reinfer: expected 1 image or more, got -3", id="less than none"),
+        pytest.param(["--reinfer", 1, "--workers", -1], "--workers: expected 0 to 256, got -1", id="workers"),
+        pytest.param(["--weights", "w.pth"], "--weights: only with --reinfer N", id="weights alone"),
+        pytest.param(["--reinfer", 1], "reinfer expects a table of label maps", id="other table"),
+    ],
+)
+def test_verify_command_reinfer_options_that_do_not_fit_exit_2(run, store, options, message):
+    code, out, err = run("verify", store.root, "imagenet.things", *options)
+    assert (code, err.count("\n")) == (2, 1)
+    assert message in err
+    assert "made again" not in out
 
 
 @pytest.mark.parametrize("command", [["verify", "imagenet.things"], ["sql", "SELECT 1"], ["versions"], ["gc"]])

@@ -102,6 +102,10 @@ def _parser() -> argparse.ArgumentParser:
     _add_store(verify)
     verify.add_argument("table", metavar="TABLE", help="dataset.table")
     verify.add_argument("--version", type=int, help="default: the latest")
+    verify.add_argument("--reinfer", type=int, metavar="N", help="relabel N images too and compare with their maps")
+    verify.add_argument("--weights", metavar="FILE", help="with --reinfer: weights, when not where they were recorded")
+    verify.add_argument("--image-root", metavar="FOLDER", help="with --reinfer: the images, when elsewhere")
+    verify.add_argument("--workers", type=int, metavar="W", help="with --reinfer: threads (default: one a core)")
 
     collect = commands.add_parser("gc", help="remove files that no version and no live run needs")
     _add_store(collect)

@@ -93,8 +93,10 @@ def _print_rows(connection: StoreConnection, query: str, form: str) -> None:
 
 def verify_command(options: argparse.Namespace) -> int:
     """Check a version; exit 1 with one line for each problem."""
+    from labelmill import cli_reinfer
     from labelmill.tasks.store.verify import verify_version
 
+    cli_reinfer.check_options(options)
     result = verify_version(open_store(options.store).table(options.table), options.version)
     name = f"{options.table} v{result.version.number}"
     for problem in result.problems:
@@ -103,7 +105,7 @@ def verify_command(options: argparse.Namespace) -> int:
         print(f"{name}: {len(result.problems)} problems in {result.parts} parts", file=sys.stderr)
         return 1
     print(f"{name}: {result.parts} parts, {result.version.rows:,} rows, {format_bytes(result.bytes)}: as written")
-    return 0
+    return 0 if options.reinfer is None else cli_reinfer.reinfer_command(options)
 
 
 def gc_command(options: argparse.Namespace) -> int:
