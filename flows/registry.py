@@ -9,7 +9,9 @@ from typing import cast
 
 from labelmill.schemas.outcomes import Outcome
 from labelmill.schemas.parameters import (
+    ExportLabelMapsParameters,
     FlowParameters,
+    ImportLabelMapsParameters,
     IngestFolderParameters,
     IngestImagenetParameters,
     RelabelParameters,
@@ -37,4 +39,10 @@ FLOWS = {
         parameters=IngestFolderParameters, module="labelmill.flows.ingest", function="ingest_folder"
     ),
     "relabel": FlowEntry(parameters=RelabelParameters, module="labelmill.flows.relabel", function="relabel"),
+    "import-label-maps": FlowEntry(
+        parameters=ImportLabelMapsParameters, module="labelmill.flows.label_map_files", function="import_label_maps"
+    ),
+    "export-label-maps": FlowEntry(
+        parameters=ExportLabelMapsParameters, module="labelmill.flows.label_map_files", function="export_label_maps"
+    ),
 }

@@ -6,8 +6,16 @@ import os
 from pathlib import Path
 
 from labelmill.schemas.errors import BadInput
-from labelmill.schemas.parameters import FlowParameters, IngestImagenetParameters, IngestParameters, RelabelParameters
+from labelmill.schemas.parameters import (
+    ExportLabelMapsParameters,
+    FlowParameters,
+    ImportLabelMapsParameters,
+    IngestImagenetParameters,
+    IngestParameters,
+    RelabelParameters,
+)
 from labelmill.tasks.ingest.list_files import is_text
+from labelmill.tasks.label_map_files.preflight import check_export, check_import
 from labelmill.tasks.store import open_store
 
 _NO_FILE = ("pretrained", "package:")
@@ -24,6 +32,10 @@ def check_parameters(parameters: FlowParameters) -> None:
         open_store(parameters.store).table(f"{parameters.dataset}.images").version(parameters.images_version)
         if not parameters.weights.startswith(_NO_FILE) and not os.path.isfile(parameters.weights):
             raise BadInput(f"weights: no such file: {parameters.weights}; or give package:NAME or pretrained")
+    if isinstance(parameters, ImportLabelMapsParameters):
+        check_import(parameters)
+    if isinstance(parameters, ExportLabelMapsParameters):
+        check_export(parameters)
 
 
 def _check_ingest(parameters: IngestParameters) -> None:

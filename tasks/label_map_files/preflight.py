@@ -1,0 +1,36 @@
+"""Checks of an import's and an export's parameters that cost nothing: before servers start and torch loads."""
+
+from __future__ import annotations
+
+import os
+
+from labelmill.schemas.errors import BadInput
+from labelmill.schemas.parameters import ExportLabelMapsParameters, ImportLabelMapsParameters
+from labelmill.schemas.versions import Version
+from labelmill.tasks.store import open_store
+
+
+def check_import(parameters: ImportLabelMapsParameters) -> None:
+    """Raise BadInput or NotInStore when the images, the split or the folder of files are not there."""
+    images = open_store(parameters.store).table(f"{parameters.dataset}.images")
+    _check_split(parameters.split, images.version(parameters.images_version))
+    if not os.path.isdir(parameters.source):
+        raise BadInput(f"source: no such folder: {parameters.source}")
+
+
+def check_export(parameters: ExportLabelMapsParameters) -> None:
+    """Raise BadInput or NotInStore when there is nothing to export, or the files would lie in the store."""
+    version = open_store(parameters.store).table(parameters.table).version(parameters.version)
+    if version.metadata.get("kind") != "label_maps":
+        raise BadInput(f"{parameters.table}: expected a table of label maps")
+    if os.path.lexists(parameters.out) and not os.path.isdir(parameters.out):
+        raise BadInput(f"out: expected a folder, found something else: {parameters.out}")
+    store = os.path.realpath(parameters.store)
+    if os.path.commonpath([store, os.path.realpath(parameters.out)]) == store:
+        raise BadInput(f"out: {parameters.out} lies in the store; choose another folder")
+
+
+def _check_split(split: str | None, images: Version) -> None:
+    known = sorted(images.metadata["roots"])
+    if split is not None and split not in known:
+        raise BadInput(f"split: expected one of {', '.join(known)}, got {split!r}")
