@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from labelmill.models.crops import Crop, CropWithBox
+    from labelmill.models.cutmix import cutmix
     from labelmill.tasks.read_label_maps import LabelMaps
     from labelmill.tasks.store import Store, open_store
+    from labelmill.tasks.with_rows import WithRows
 
-__all__ = ["LabelMaps", "Store", "open_store"]
+__all__ = ["Crop", "CropWithBox", "LabelMaps", "Store", "WithRows", "cutmix", "open_store"]
+
+_PUBLIC_NAMES = {
+    "Crop": "models.crops",
+    "CropWithBox": "models.crops",
+    "LabelMaps": "tasks.read_label_maps",
+    "Store": "tasks.store",
+    "WithRows": "tasks.with_rows",
+    "cutmix": "models.cutmix",
+    "open_store": "tasks.store",
+}
 
 __version__ = version("labelmill")
 
@@ -22,12 +36,6 @@ if not (Path(__file__).parent / "schemas").is_dir():
 
 
 def __getattr__(name: str) -> Any:  # noqa: ANN401 - torch and duckdb are imported when they are needed
-    if name == "LabelMaps":
-        from labelmill.tasks.read_label_maps import LabelMaps
-
-        return LabelMaps
-    if name in {"Store", "open_store"}:
-        from labelmill.tasks import store
-
-        return getattr(store, name)
+    if module := _PUBLIC_NAMES.get(name):
+        return getattr(import_module(f"labelmill.{module}"), name)
     raise AttributeError(f"module 'labelmill' has no attribute {name!r}")

@@ -1,0 +1,152 @@
+"""The label cache: a part's maps as records in a memory-mapped file, derived from the store and rebuildable.
+
+A file is named by the sha256 of the part and the form of the records, is written beside its place and renamed: a
+reader sees a whole file or none, and any number of processes may build one at once.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import torch
+
+from labelmill.models.stored_maps import RECORDS_REVISION, Records, holds_maps, pack_maps
+from labelmill.schemas.errors import StoreDamaged
+from labelmill.schemas.images import Status
+from labelmill.schemas.versions import Part
+from labelmill.tasks.store.files import TEMPORARY_PREFIX, hash_file, temporary_beside
+from labelmill.tasks.store.table import Table
+
+logger = logging.getLogger(__name__)
+
+CACHE_VARIABLE = "LABELMILL_CACHE"
+"""Names the cache's folder; without it, labelmill/ in the user's cache folder."""
+
+LEFTOVER_AGE_S = 24 * 3600.0
+"""An unfinished file this old was left by a process that was killed: a part is written in a second."""
+
+_PACKED_COLUMNS = ("classes", "absent", "index", "top", "drops")
+
+
+def cache_folder() -> Path:
+    """Return the folder of the cache: LABELMILL_CACHE, else labelmill/ in XDG_CACHE_HOME or ~/.cache.
+
+    Raises FileNotFoundError when none is named and the user has no home.
+    """
+    if named := os.environ.get(CACHE_VARIABLE):
+        return Path(named).absolute()
+    if caches := os.environ.get("XDG_CACHE_HOME"):
+        return Path(caches, "labelmill").absolute()
+    try:
+        return Path.home() / ".cache" / "labelmill"
+    except RuntimeError as error:
+        raise FileNotFoundError(f"no home folder; name one by {CACHE_VARIABLE}") from error
+
+
+class LabelCache:
+    """Opens parts of a table of label maps, whose maps have `entries` = H*W*k places.
+
+    Where the folder cannot be written, it says so once and returns records in memory.
+    """
+
+    def __init__(self, table: Table, *, entries: int) -> None:
+        self._table = table
+        self._entries = entries
+        self._told = False
+
+    def open(self, part: Part) -> Records:
+        """Return a part's records (rows,) to be read only: from the cache, built there first if need be.
+
+        Raises StoreDamaged when the part's file is missing, cannot be read, or is not the one that the version lists;
+        what is in the cache does not hide that a part is lost.
+        """
+        try:
+            path = cache_folder() / f"{part.sha256}-maps{RECORDS_REVISION}.npy"
+        except FileNotFoundError as error:
+            self._tell_unwritable(error)
+            return self._derive(part)
+        found = self._map(path, part) if self._table.part_path(part).is_file() else None
+        if found is not None:
+            return found
+        records = self._derive(part)
+        if self._write(path, records):
+            found = self._map(path, part)
+        return records if found is None else found
+
+    def _map(self, path: Path, part: Part) -> Records | None:
+        """Map a file into memory; None where there is none, or its shape shows that it is damaged."""
+        try:
+            head = np.lib.format.open_memmap(path, mode="r")
+            size = path.stat().st_size
+        except OSError:  # mostly none is there yet; where the folder is at fault, writing says so
+            return None
+        except ValueError as error:
+            logger.warning("label cache: %s is damaged (%s); making it anew", path, error)
+            return None
+        kind, start = head.dtype, head.offset
+        if head.shape != (part.rows,) or size != start + head.nbytes or not holds_maps(kind, self._entries):
+            logger.warning("label cache: %s does not hold this part's maps; making it anew", path)
+            return None
+        del head  # numpy's mapping keeps a file descriptor, of which a process has few; torch's does not
+        mapped = torch.from_file(str(path), shared=False, size=size, dtype=torch.uint8, device="cpu").numpy()
+        return mapped[start:].view(kind)
+
+    def _derive(self, part: Part) -> Records:
+        rows = self._table.read_part(part, ["status", *_PACKED_COLUMNS])
+        path = self._table.part_path(part)
+        if hash_file(path) != part.sha256:  # a file under this sha256 would outlive the damage
+            raise StoreDamaged(f"{path}: content does not match its sha256; run labelmill verify")
+        return pack_part(rows, entries=self._entries)
+
+    def _write(self, path: Path, records: Records) -> bool:
+        """Write a file of the cache; return False where that cannot be done."""
+        try:
+            with temporary_beside(path) as temporary:
+                _sweep(path.parent)
+                with temporary.open("xb") as stream:
+                    np.lib.format.write_array(stream, records, allow_pickle=False)
+                temporary.replace(path)  # of two builders the later one puts the same bytes in place
+        except OSError as error:
+            self._tell_unwritable(error)
+            return False
+        return True
+
+    def _tell_unwritable(self, error: OSError) -> None:
+        if not self._told:
+            logger.warning(
+                "label cache: cannot be written (%s); label maps are kept in memory. "
+                "Set %s to a folder that can be written",
+                error,
+                CACHE_VARIABLE,
+            )
+        self._told = True
+
+
+def pack_part(rows: pa.Table, *, entries: int) -> Records:
+    """Return the records of a part's rows, which have at least `status` and the columns of the map."""
+    done = pc.equal(rows["status"], Status.DONE.value).combine_chunks()
+    maps = rows.filter(done).combine_chunks()
+    columns = {name: maps[name].combine_chunks() for name in _PACKED_COLUMNS}
+    return pack_maps(
+        np.asarray(done),
+        {name: np.asarray(column.flatten()) for name, column in columns.items()},
+        np.asarray(columns["classes"].value_lengths()),
+        entries=entries,
+    )
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what builders that were killed left behind."""
+    for leftover in folder.glob(f"{TEMPORARY_PREFIX}*"):
+        try:
+            old = time.time() - leftover.stat().st_mtime > LEFTOVER_AGE_S
+        except FileNotFoundError:  # its builder is done
+            continue
+        if old:
+            leftover.unlink(missing_ok=True)
