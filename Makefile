@@ -17,10 +17,11 @@ check: .venv/.installed
 	$(BIN)/lint-imports
 	$(BIN)/pytest
 
+# In this order: what is compared with scripts and bounds, then what the labels are worth.
+BENCHES := relabel_speed pooling_speed sql_speed run_costs kills cuda_speed forward_speed fast_labels label_quality
+
 bench: .venv/.installed
-	$(BIN)/python tests/bench/label_quality.py
-	$(BIN)/python tests/bench/relabel_speed.py
-	$(BIN)/python tests/bench/forward_speed.py
+	@for bench in $(BENCHES); do echo "\n## $$bench"; $(BIN)/python tests/bench/$$bench.py || exit 1; done
 
 clean:
 	rm -rf .venv demo build dist src/labelmill.egg-info

@@ -59,6 +59,7 @@ def run_demo(out: str) -> int:
         print(f"labelmill: --out: {error.errors()[0]['msg'].removeprefix('Value error, ')}", file=sys.stderr)
         return EXIT_USAGE
     started = time.monotonic()
+    os.environ.setdefault("LABELMILL_CACHE", str(folder / "cache"))  # the demo leaves nothing outside its folder
     check_packages()
     photos = build_photos(folder)
     files = sum(1 for _ in photos.glob("*/*.jpg"))

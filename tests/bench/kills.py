@@ -74,7 +74,7 @@ def fingerprint(store: Path) -> tuple[object, ...]:
 def main() -> None:
     """Read the command line, kill and compare; exit with 1 when any run ended otherwise."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--kills", type=int, default=50)
+    parser.add_argument("--kills", type=int, default=10)
     parser.add_argument("--images", type=int, default=300)
     parser.add_argument("--command", action="store_true")
     options = parser.parse_args()

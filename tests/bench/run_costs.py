@@ -4,7 +4,7 @@ Every run is a process of its own over small JPEGs (few different ones, linked u
 Prefect's part is counted twice: inside the run, as the time of its loop that is neither a shard nor the commit, and
 against the same loop without Prefect, alternating.
 
-    python tests/bench/run_costs.py [--images 10000 100000] [--rounds 3]
+    python tests/bench/run_costs.py [--images 2000 10000] [--rounds 3]
 """
 
 from __future__ import annotations
@@ -150,7 +150,7 @@ def main() -> None:
         run_once(Path(folder), out, prefect=kind == "prefect")
         return
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", type=int, nargs="+", default=[10_000, 100_000])
+    parser.add_argument("--images", type=int, nargs="+", default=[2_000, 10_000])
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
     print("| images | run | seconds | images/s | outside shards and commit, s | peak MiB | CPU s | server's CPU s |")

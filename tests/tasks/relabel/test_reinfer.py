@@ -214,5 +214,5 @@ def test_reinfer_version_images_version_that_was_deleted_is_named(imagenet, rela
 
 
 def test_reinfer_version_of_another_kind_of_table_is_refused(imagenet):
-    with pytest.raises(BadInput, match="expects a table of label maps"):
+    with pytest.raises(BadInput, match="expected a table of label maps"):
         reinfer_version(open_store(imagenet[1]), "imagenet.images", count=1, workers=1)
