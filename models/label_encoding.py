@@ -16,7 +16,7 @@ from labelmill.schemas.label_maps import ABSENT_FINENESS
 
 Ints = npt.NDArray[np.integer[Any]]
 
-ENCODING_REVISION = 3
+ENCODING_REVISION = 4
 """Part of every shard's key: a change of the arithmetic below takes another number, and no older part for its own."""
 
 LOGIT_STEP = 0.04
@@ -70,19 +70,26 @@ def top_cells(dense: Tensor, top_k: int) -> TopCells:
 class EncodedMap:
     """One image's label map as it is stored: integers only, logits in steps.
 
-    classes: (L,) distinct class ids, those that lead most cells first; cells: (L,) how many cells each leads;
-    absent: (L,) mean centred logit where the class is not in the top-k, in steps / ABSENT_FINENESS; index: (H*W*k,)
-    places in `classes` by (y, x, rank); top: (H*W,) the top logit in steps; drops: (H*W*(k-1),) by how many steps each
-    further rank is below the one before; rest: (H*W,) log-sum-exp minus the top logit, in steps.
+    The map's L classes are `classes`, (N,) ids of those that lead cells, of most cells first, then `others`, (L-N,) ids
+    of the rest. cells: (N,) how many cells each of `classes` leads; absent: (L,) mean centred logit where the class
+    is not in the top-k, in steps / ABSENT_FINENESS; index: (H*W*k,) places among the L classes by (y, x, rank);
+    top: (H*W,) the top logit in steps; drops: (H*W*(k-1),) by how many steps each further rank is below the one before;
+    rest: (H*W,) log-sum-exp minus the top logit, in steps.
     """
 
     classes: Ints
     cells: Ints
+    others: Ints
     absent: Ints
     index: Ints
     top: Ints
     drops: Ints
     rest: Ints
+
+    @property
+    def listed(self) -> Ints:
+        """Ids of all classes of the map, (L,)."""
+        return np.concatenate([self.classes, self.others])
 
 
 def encode_maps(top: TopCells, *, step: float) -> list[EncodedMap | None]:
@@ -111,12 +118,14 @@ def encode_maps(top: TopCells, *, step: float) -> list[EncodedMap | None]:
     storable = fit.all((1, 2)) & sums_fit.all(1) & (np.bincount(image[~absent_fits], minlength=batch) == 0)
     order = np.lexsort((-leads, image))  # within an image the leaders of most cells first, then by id
     starts = np.searchsorted(image, np.arange(batch + 1))
+    leading = np.bincount(image[leads > 0], minlength=batch)
     place = np.empty_like(order)
     place[order] = np.arange(len(order)) - starts[image]
     return [
         EncodedMap(
-            classes=class_id[here].astype(np.int32),
-            cells=leads[here].astype(np.int32),
+            classes=class_id[here[: leading[row]]].astype(np.int32),
+            cells=leads[here[: leading[row]]].astype(np.int32),
+            others=class_id[here[leading[row] :]].astype(np.int32),
             absent=absent_steps[here],
             index=place[inverse[row].ravel()].astype(np.int32),
             top=steps[row, :, 0],
@@ -156,11 +165,11 @@ def gather_maps(
 ) -> LabelMapBatch:
     """Decode stored maps into one batch for pooling; the shapes are those of `LabelMapBatch`."""
     height, width = grid
-    longest = max((len(m.classes) for m in maps), default=0)
+    longest = max((len(m.absent) for m in maps), default=0)
     classes = np.full((len(maps), longest), num_classes, dtype=np.int64)
     absent = np.zeros((len(maps), longest), dtype=np.float32)
     for row, m in enumerate(maps):
-        classes[row, : len(m.classes)] = m.classes
+        classes[row, : len(m.absent)] = m.listed
         absent[row, : len(m.absent)] = m.absent
     index = np.array([m.index for m in maps], dtype=np.int64)
     tops = np.concatenate([m.top for m in maps]) if maps else np.empty(0, np.int32)

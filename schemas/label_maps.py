@@ -31,8 +31,9 @@ LABEL_MAPS_SCHEMA = pa.schema(
         pa.field("pooled_class", pa.int32()),  # of the whole image, by the default pooling
         pa.field("pooled_prob", pa.float32()),
         # The map; null for a rejected image. See models/label_encoding.py for what each number means.
-        pa.field("classes", _list_of(pa.int32())),  # (L,) distinct class ids, leaders of most cells first
-        pa.field("cells", _list_of(pa.int32())),  # (L,) cells that each class leads
+        pa.field("classes", _list_of(pa.int32())),  # (N,) ids of the classes that lead cells, those of most first
+        pa.field("cells", _list_of(pa.int32())),  # (N,) cells that each of them leads
+        pa.field("others", _list_of(pa.int32())),  # (L−N,) ids of the other classes listed: SQL sums need not read them
         pa.field("absent", _list_of(pa.int16())),  # (L,) in steps / ABSENT_FINENESS
         pa.field("index", _list_of(pa.uint16())),  # (H*W*k,) by y, x, rank
         pa.field("top", _list_of(pa.int16())),  # (H*W,) in steps
@@ -41,7 +42,7 @@ LABEL_MAPS_SCHEMA = pa.schema(
     ]
 )
 
-MAP_COLUMNS = ("classes", "cells", "absent", "index", "top", "drops", "rest")
+MAP_COLUMNS = ("classes", "cells", "others", "absent", "index", "top", "drops", "rest")
 """Columns that hold the encoded map; SQL shows them as label_cells and label_classes."""
 
 

@@ -9,9 +9,12 @@ from __future__ import annotations
 import logging
 import os
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import torch
@@ -31,7 +34,7 @@ CACHE_VARIABLE = "LABELMILL_CACHE"
 LEFTOVER_AGE_S = 24 * 3600.0
 """An unfinished file this old was left by a process that was killed: a part is written in a second."""
 
-_PACKED_COLUMNS = ("classes", "absent", "index", "top", "drops")
+_PACKED_COLUMNS = ("classes", "others", "absent", "index", "top", "drops")
 
 
 def cache_folder() -> Path:
@@ -133,12 +136,20 @@ def pack_part(rows: pa.Table, *, entries: int) -> Records:
     done = pc.equal(rows["status"], Status.DONE.value).combine_chunks()
     maps = rows.filter(done).combine_chunks()
     columns = {name: maps[name].combine_chunks() for name in _PACKED_COLUMNS}
-    return pack_maps(
-        np.asarray(done),
-        {name: np.asarray(column.flatten()) for name, column in columns.items()},
-        np.asarray(columns["classes"].value_lengths()),
-        entries=entries,
-    )
+    flat = {name: np.asarray(column.flatten()) for name, column in columns.items()}
+    lengths = [np.asarray(columns[name].value_lengths()) for name in ("classes", "others")]
+    flat["classes"] = _interleave(flat["classes"], flat.pop("others"), lengths)
+    return pack_maps(np.asarray(done), flat, lengths[0] + lengths[1], entries=entries)
+
+
+def _interleave(
+    first: npt.NDArray[np.integer[Any]], second: npt.NDArray[np.integer[Any]], lengths: Sequence[npt.NDArray[Any]]
+) -> npt.NDArray[np.integer[Any]]:
+    """Join lists that lie one after the other, each of `first` with its one of `second`; lengths: (M,) of both."""
+    is_first = np.repeat(np.tile([True, False], len(lengths[0])), np.stack(lengths, 1).ravel())
+    joined = np.empty(len(is_first), first.dtype)
+    joined[is_first], joined[~is_first] = first, second
+    return joined
 
 
 def _sweep(folder: Path) -> None:

@@ -45,6 +45,8 @@ def _version_views(table: Table, version: Version) -> Iterator[tuple[str, str]]:
     elif kind == "label_maps":
         meta = LabelMapMetadata.model_validate(version.metadata)
         yield name, _label_maps(table, version, meta)
+        if not set(MAP_COLUMNS) <= {c.name for c in version.columns}:
+            return  # maps in the form of an earlier labelmill
         suffix = name.removeprefix("label_maps") if name.startswith("label_maps") else f"_{name}"
         # label_maps_b has label_cells_b beside it, and a table soft has label_cells_soft
         yield f"label_classes{suffix}", _label_classes(table, version, meta)
@@ -109,7 +111,7 @@ def _label_maps(table: Table, version: Version, meta: LabelMapMetadata) -> str:
 
 
 def _label_classes(table: Table, version: Version, meta: LabelMapMetadata) -> str:
-    """One row for each image and class listed in its map: the cells that the class leads (may be 0)."""
+    """One row for each image and class that leads cells of its map, with how many."""
     return (
         f"SELECT image_id, class_id, {_name_of('class_id', meta.classes)} AS class_name, cells FROM "
         f"(SELECT image_id, unnest(classes) AS class_id, unnest(cells) AS cells FROM {_files(table, version)})"
@@ -127,12 +129,13 @@ def _label_cells(table: Table, version: Version, meta: LabelMapMetadata) -> str:
     )
     entries = (
         f"SELECT image_id, unnest(range({height * width * top_k})) AS entry, unnest(index) AS place, "
-        f"classes, top, drops, rest FROM {_files(table, version)} WHERE index IS NOT NULL"
+        f"list_concat(classes, others) AS listed, top, drops, rest FROM {_files(table, version)} "
+        "WHERE index IS NOT NULL"
     )
     return (
         f"SELECT image_id, {cell} // {width} AS y, {cell} % {width} AS x, entry % {top_k} AS rank, class_id, "
         f"{_name_of('class_id', meta.classes)} AS class_name, steps * {meta.logit_step!r}::DOUBLE AS logit, "
         f"exp((steps - top_steps - rest_steps) * {meta.logit_step!r}::DOUBLE) AS prob FROM "
-        f"(SELECT image_id, entry, classes[place::BIGINT + 1] AS class_id, {logit} AS steps, "
+        f"(SELECT image_id, entry, listed[place::BIGINT + 1] AS class_id, {logit} AS steps, "
         f"top[{cell} + 1] AS top_steps, rest[{cell} + 1]::INTEGER AS rest_steps FROM ({entries}))"
     )

@@ -47,8 +47,10 @@ def test_encode_maps_lists_leaders_first_with_their_cells_and_every_class_once()
     dense[0, 2, 0, 3] = 9.0
     dense[0, 1, 0, :] = 1.0
     encoded = encode_maps(top_cells(dense, 2), step=STEP)[0]
-    assert encoded.classes.tolist() == [5, 2, 1]
-    assert encoded.cells.tolist() == [3, 1, 0]
+    assert encoded.classes.tolist() == [5, 2]
+    assert encoded.cells.tolist() == [3, 1]
+    assert encoded.others.tolist() == [1]
+    assert encoded.listed.tolist() == [5, 2, 1]
 
 
 def test_encode_maps_absent_is_the_mean_centred_logit_where_the_class_is_not_in_the_top_k():
@@ -58,7 +60,7 @@ def test_encode_maps_absent_is_the_mean_centred_logit_where_the_class_is_not_in_
     cells = dense[0].permute(1, 2, 0)
     inside = torch.zeros_like(cells, dtype=torch.bool).scatter_(2, top.ids[0], True)
     centred = cells - (cells.masked_fill(inside, 0).sum(-1) / 7)[..., None]
-    for place, class_id in enumerate(encoded.classes):
+    for place, class_id in enumerate(encoded.listed):
         away = ~inside[..., class_id]
         expected = float(centred[..., class_id][away].mean()) if away.any() else 0.0
         assert encoded.absent[place] * 1e-3 / ABSENT_FINENESS == pytest.approx(expected, abs=1e-4)
@@ -114,7 +116,7 @@ def test_encode_maps_absent_mean_beyond_its_bits_is_clipped_and_not_rejected():
     dense[0, 0, 0, 0], dense[0, 1, 0, 1:] = 900.0, 1.0  # class 0 leads one cell and is far below in the others
     dense[0, 0, 0, 1:] = -800.0
     (encoded,) = encode_maps(top_cells(dense, 1), step=STEP)
-    absent = dict(zip(encoded.classes.tolist(), encoded.absent.tolist(), strict=True))
+    absent = dict(zip(encoded.listed.tolist(), encoded.absent.tolist(), strict=True))
     assert absent[0] == -STEPS_MAX
     assert absent[1] > -STEPS_MAX
 

@@ -105,7 +105,7 @@ def test_encode_tensor_pooled_as_in_the_paper_is_the_authors_arithmetic_within_t
 
 def test_encode_tensor_says_nothing_about_what_is_outside_the_top_k():
     encoded = encode_tensor(draw_tensor(0, (3, 2, 4), 9), meaning_of((3, 2, 4), 9))
-    assert encoded.absent.tolist() == [0] * len(encoded.classes)
+    assert encoded.absent.tolist() == [0] * len(encoded.listed)
     assert encoded.rest.tolist() == []
     assert encoded.cells.sum() == 8
 
@@ -173,7 +173,7 @@ def test_encode_tensor_of_what_is_no_map_says_why(tensor, reason, said):
 def test_encode_tensor_an_id_may_repeat_in_different_cells():
     tensor = draw_tensor(3, (3, 2, 4), 9)
     tensor[1] = torch.tensor([8.0, 0.0, 4.0])[:, None, None]
-    assert encode_tensor(tensor, meaning_of((3, 2, 4), 9)).classes.size == 3
+    assert encode_tensor(tensor, meaning_of((3, 2, 4), 9)).listed.size == 3
 
 
 def probabilities(seed=0):

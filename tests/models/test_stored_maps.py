@@ -29,7 +29,8 @@ def make_maps(count, classes, grid, top_k, seed=0):
 def pack(maps, done, entries):
     names = ("classes", "absent", "index", "top", "drops")
     columns = {n: np.concatenate([getattr(m, n) for m in maps]) if maps else np.zeros(0, np.int32) for n in names}
-    listed = np.array([len(m.classes) for m in maps], np.int64)
+    columns["classes"] = np.concatenate([m.listed for m in maps]) if maps else columns["classes"]
+    listed = np.array([len(m.listed) for m in maps], np.int64)
     return pack_maps(np.array(done), columns, listed, entries=entries)
 
 

@@ -229,7 +229,7 @@ def test_labels_of_classes_agree_between_sql_and_the_reader(store, maps, done):
     """The class that leads most cells of a map, by SQL over label_classes and over label_cells."""
     with store.connect() as sql:
         by_cells = sql.execute(
-            "SELECT image_id, class_id, count(*) FILTER (rank = 0) FROM imagenet.label_cells_v1 GROUP BY ALL"
+            "SELECT image_id, class_id, count(*) FROM imagenet.label_cells_v1 WHERE rank = 0 GROUP BY ALL"
         ).fetchall()
         listed = sql.execute("SELECT image_id, class_id, cells FROM imagenet.label_classes_v1").fetchall()
     assert sorted(by_cells) == sorted(listed)

@@ -66,7 +66,7 @@ def assert_same_labels(labelled, expected, *, steps=1):
             assert one.pooled_class == other.pooled_class
             assert one.pooled_prob == pytest.approx(other.pooled_prob, abs=2e-3)
             np.testing.assert_allclose(one.map.top, other.map.top, atol=steps)
-            np.testing.assert_array_equal(one.map.classes[one.map.index], other.map.classes[other.map.index])
+            np.testing.assert_array_equal(one.map.listed[one.map.index], other.map.listed[other.map.index])
 
 
 def memory_for(images):

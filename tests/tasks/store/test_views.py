@@ -79,7 +79,7 @@ def test_label_classes_cells_count_the_cells_that_a_class_leads(store, labelled)
     rows = store.connect().execute('SELECT * FROM "select".label_classes').fetchall()
     for image in range(7):
         leaders = np.bincount(labelled.ids[image, :, :, 0].flatten(), minlength=len(NAMES))
-        listed = set() if image in {0, 4} else set(labelled.ids[image].flatten().tolist())
+        listed = set() if image in {0, 4} else set(labelled.ids[image, :, :, 0].flatten().tolist())
         assert {row[1:] for row in rows if row[0] == f"img{image}"} == {(c, NAMES[c], leaders[c]) for c in listed}
     assert len({row[:2] for row in rows}) == len(rows)
 
@@ -207,3 +207,16 @@ def test_view_statements_two_label_maps_tables_have_views_each(store, lineage):
     connection = store.connect()
     for view in ("label_cells", "label_cells_b", "label_cells_soft", "label_classes_soft_v1", "soft", "label_maps_b"):
         assert connection.execute(f"SELECT count(DISTINCT image_id) FROM d.{view}").fetchone() == (2,)
+
+
+def test_views_of_maps_in_an_earlier_form_leave_out_what_they_cannot_decode(tmp_path, lineage):
+    """A store with one such version can still be asked about everything else."""
+    store = open_store(tmp_path / "old", create=True)
+    table = store.table("old.label_maps")
+    rows = pa.table({"image_id": ["a"], "label": pa.array([1], pa.int32()), "pooled_class": pa.array([1], pa.int32())})
+    part = table.write_part(rows, key="0" * 16)
+    table.replace([part], schema=rows.schema, metadata=metadata(3), lineage=lineage)
+    with store.connect() as sql:
+        assert sql.execute("SELECT image_id, label FROM old.label_maps").fetchall() == [("a", 1)]
+        views = sql.execute("SELECT view_name FROM duckdb_views() WHERE schema_name = 'old'").fetchall()
+    assert {name for (name,) in views} == {"label_maps", "label_maps_v1"}
