@@ -3,6 +3,7 @@
 LABELMILL_TEST_BREAK names a shard that cannot be written.
 """
 
+import itertools
 import os
 import sys
 import threading
@@ -33,11 +34,12 @@ def label_shard(run_job, shard, **options):
 
 
 def write_part(self, *args, **options):
-    both.wait(timeout=60)  # two shards are being written at the same time, or this breaks
+    if next(writes) < 2:
+        both.wait(timeout=60)  # the first two shards are being written at the same time, or this breaks
     return write(self, *args, **options)
 
 
-both = threading.Barrier(2)
+both, writes = threading.Barrier(2), itertools.count()
 label, write = shards.label_shard, Table.write_part
 
 if __name__ == "__main__":
