@@ -7,15 +7,18 @@ BIN := .venv/bin
 demo: .venv/.installed
 	$(BIN)/labelmill demo
 
+# Two processes: many tests wait for processes of their own, most of the rest runs on one core.
+PYTEST := $(BIN)/pytest -n 2 --dist loadfile
+
 test: .venv/.installed
-	$(BIN)/pytest
+	$(PYTEST)
 
 check: .venv/.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/pytest
+	$(PYTEST)
 
 # In this order: what is compared with scripts and bounds, then what the labels are worth.
 BENCHES := relabel_speed pooling_speed sql_speed run_costs kills cuda_speed forward_speed fast_labels label_quality

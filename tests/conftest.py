@@ -3,7 +3,10 @@
 import hashlib
 import os
 import shutil
+import subprocess
+import sys
 import tempfile
+import time
 import warnings
 from dataclasses import dataclass
 from functools import cache
@@ -21,6 +24,9 @@ from labelmill.schemas.parameters import IngestImagenetParameters, RelabelParame
 from labelmill.schemas.versions import Version
 
 WNIDS = ("n01440764", "n01443537", "n01484850", "n01491361", "n01494475", "n01496331", "n01498041", "n01514668")
+TIMEOUT_S = 240
+"""Far more than a run here takes on a busy machine: a hanging one fails instead of blocking."""
+
 _HOME = pytest.StashKey[str]()
 
 
@@ -134,6 +140,68 @@ def prefect_server():
         server.__enter__()
     yield os.environ["PREFECT_API_URL"]
     server.__exit__(None, None, None)
+
+
+@pytest.fixture
+def start_cli(prefect_server):
+    """Start `labelmill run …` against the session's server, or with `api=None` with one of its own.
+
+    `program` is a script to run in its place, `changes` go into its environment.
+    """
+    running = []
+
+    def start(*options, api=prefect_server, program=("-m", "labelmill", "run"), changes=None, **kwargs):
+        kept = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_API_")}
+        configured = {"PREFECT_API_URL": api} if api else {}
+        process = subprocess.Popen(
+            [sys.executable, *map(str, (*program, *options))],
+            env={**kept, "OMP_NUM_THREADS": "1", **configured, **(changes or {})},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+            **kwargs,
+        )
+        running.append(process)
+        return process
+
+    yield start
+    for process in running:
+        if process.poll() is None:
+            process.kill()
+        process.communicate()
+
+
+@pytest.fixture
+def run_cli(start_cli):
+    """Run `labelmill run …` to its end; return exit code, standard output and standard error."""
+
+    def run(*options, **kwargs):
+        process = start_cli(*options, **kwargs)
+        out, err = process.communicate(timeout=TIMEOUT_S)
+        return process.returncode, out, err
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def wait_for():
+    """Wait until a condition holds, while a process goes on."""
+
+    def wait(condition, process):
+        deadline = time.monotonic() + TIMEOUT_S
+        while not condition():
+            assert process.poll() is None, process.communicate()[1]
+            assert time.monotonic() < deadline, "nothing happened"
+            time.sleep(0.002)
+
+    return wait
+
+
+@pytest.fixture(scope="session")
+def receipts():
+    """Return the finished receipts of a store's label maps; one that is being written has another name."""
+    return lambda store: list((store / "imagenet" / "label_maps" / "receipts").glob("[0-9a-f]*.json"))
 
 
 @pytest.fixture(scope="session")

@@ -1,12 +1,10 @@
 """`labelmill run`: the fixed command lines, in processes of their own, up to kill -9."""
 
 import json
-import os
 import re
 import resource
 import shutil
 import signal
-import subprocess
 import sys
 import time
 import urllib.request
@@ -20,49 +18,6 @@ from labelmill.tasks.store.verify import verify_version
 
 TIMEOUT_S = 240
 """Far more than a run here takes on a busy machine: a hanging one fails instead of blocking."""
-
-
-def environment(**changes):
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_API_")}
-    return {**kept, "OMP_NUM_THREADS": "1", **changes}
-
-
-@pytest.fixture
-def start(prefect_server):
-    """Start `labelmill run …` against the session's server, or with `api=None` with one of its own."""
-    running = []
-
-    def run(*options, api=prefect_server, **kwargs):
-        configured = {"PREFECT_API_URL": api} if api else {}
-        process = subprocess.Popen(
-            [sys.executable, "-m", "labelmill", "run", *map(str, options)],
-            env=environment(**configured),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-            **kwargs,
-        )
-        running.append(process)
-        return process
-
-    yield run
-    for process in running:
-        if process.poll() is None:
-            process.kill()
-        process.communicate()
-
-
-@pytest.fixture
-def run(start):
-    """Run `labelmill run …` to its end; return exit code, standard output and standard error."""
-
-    def to_end(*options, **kwargs):
-        process = start(*options, **kwargs)
-        out, err = process.communicate(timeout=TIMEOUT_S)
-        return process.returncode, out, err
-
-    return to_end
 
 
 @pytest.fixture
@@ -90,19 +45,6 @@ def unbroken(imagenet, relabel, tmp_path):
     """The parts that an unbroken run of `relabel_options` gives, in a copy of the store."""
     shutil.copytree(imagenet, tmp_path / "unbroken")
     return relabel(tmp_path / "unbroken", shard_size=4, batch_size=2).parts
-
-
-def receipts(store):
-    """Return the finished receipts; one that is being written has another name."""
-    return list((store / "imagenet" / "label_maps" / "receipts").glob("[0-9a-f]*.json"))
-
-
-def wait_for(condition, process):
-    deadline = time.monotonic() + TIMEOUT_S
-    while not condition():
-        assert process.poll() is None, process.communicate()[1]
-        assert time.monotonic() < deadline, "nothing happened"
-        time.sleep(0.002)
 
 
 def only_lines_of_progress(text):
@@ -244,13 +186,13 @@ def test_run_relabel_help_has_every_field_with_its_description(capsys, monkeypat
 
 @pytest.mark.prefect
 def test_run_ingest_then_relabel_by_the_fixed_command_lines(
-    tmp_path, make_images, run, relabel_options, tiny_teacher, prefect_server
+    tmp_path, make_images, run_cli, relabel_options, tiny_teacher, prefect_server
 ):
     source = make_images(tmp_path / "train", {"n01443537": 6, "n01484850": 5})
     (source / "n01443537" / "n01443537_0.JPEG").write_bytes(b"")
     store = tmp_path / "store"
 
-    code, out, err = run(
+    code, out, err = run_cli(
         "ingest-imagenet", "--source", tmp_path, "--store", store, "--dataset", "imagenet", "--split", "train"
     )
     assert (code, only_lines_of_progress(err)) == (0, True), err
@@ -259,7 +201,7 @@ def test_run_ingest_then_relabel_by_the_fixed_command_lines(
     assert (shown["table"], shown["images"], shown["done"]) == ("imagenet.images, version 1", "11", "10")
     assert (shown["rejected"], shown["empty"], shown["classes"]) == ("1", "1", "2")
 
-    code, out, err = run(*relabel_options(store))
+    code, out, err = run_cli(*relabel_options(store))
     assert (code, only_lines_of_progress(err)) == (0, True), err
     assert out.splitlines()[0] == f"relabel imagenet with {tiny_teacher.name}"
     shown = dict(re.findall(r"^ +(\S.*?)  +(.*)$", out, re.MULTILINE))
@@ -306,10 +248,10 @@ def is_running(pid):
 @pytest.mark.prefect
 @pytest.mark.skipif(sys.platform != "linux", reason="needs /proc and a parent's death signal")
 def test_run_killed_leaves_no_process_and_the_rerun_ends_with_the_same_bytes(
-    imagenet, unbroken, start, run, relabel_options
+    imagenet, unbroken, start_cli, run_cli, relabel_options, receipts, wait_for
 ):
     """With a server of its own; the server must go with the run."""
-    process = start(*relabel_options(imagenet), api=None)
+    process = start_cli(*relabel_options(imagenet), api=None)
     wait_for(lambda: len(receipts(imagenet)) >= 3, process)
     below = descendants(process.pid)
     process.kill()
@@ -323,7 +265,7 @@ def test_run_killed_leaves_no_process_and_the_rerun_ends_with_the_same_bytes(
     assert left < 15
     assert not open_store(imagenet).table("imagenet.label_maps").numbers()
 
-    code, _, err = run(*relabel_options(imagenet))
+    code, _, err = run_cli(*relabel_options(imagenet))
 
     assert code == 0, err
     assert f"{left * 4} done before" in err
@@ -335,9 +277,9 @@ def test_run_killed_leaves_no_process_and_the_rerun_ends_with_the_same_bytes(
 @pytest.mark.prefect
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["SIGINT", "SIGTERM"])
 def test_run_asked_to_stop_ends_at_a_batch_and_the_rerun_goes_on(
-    imagenet, unbroken, start, relabel, relabel_options, number
+    imagenet, unbroken, start_cli, relabel, relabel_options, number, receipts, wait_for
 ):
-    process = start(*relabel_options(imagenet))
+    process = start_cli(*relabel_options(imagenet))
     wait_for(lambda: len(receipts(imagenet)) >= 2, process)
     process.send_signal(number)
     out, err = process.communicate(timeout=TIMEOUT_S)
@@ -353,13 +295,13 @@ def test_run_asked_to_stop_ends_at_a_batch_and_the_rerun_goes_on(
 
 
 @pytest.mark.prefect
-def test_run_on_a_full_disk_says_so_in_one_line(imagenet, run, relabel_options):
+def test_run_on_a_full_disk_says_so_in_one_line(imagenet, run_cli, relabel_options):
     """A limit on the size of files stands for the disk: part files do not fit, smaller ones do."""
 
     def limit():
         resource.setrlimit(resource.RLIMIT_FSIZE, (2500, 2500))
 
-    code, out, err = run(*relabel_options(imagenet, **{"shard-size": 60}), preexec_fn=limit)
+    code, out, err = run_cli(*relabel_options(imagenet, **{"shard-size": 60}), preexec_fn=limit)
     assert (code, out) == (1, "")
     said = [line for line in err.splitlines() if line and not only_lines_of_progress(line)]
     assert len(said) == 1
@@ -370,8 +312,8 @@ def test_run_on_a_full_disk_says_so_in_one_line(imagenet, run, relabel_options):
 
 
 @pytest.mark.prefect
-def test_run_with_a_configured_api_that_does_not_answer_says_so_in_one_line(imagenet, run, relabel_options):
-    code, out, err = run(*relabel_options(imagenet), api="http://127.0.0.1:9/api")
+def test_run_with_a_configured_api_that_does_not_answer_says_so_in_one_line(imagenet, run_cli, relabel_options):
+    code, out, err = run_cli(*relabel_options(imagenet), api="http://127.0.0.1:9/api")
     assert (code, out) == (1, "")
     assert len(err.splitlines()) == 1
     assert err.startswith("labelmill: error: ")

@@ -1,11 +1,9 @@
 """The flows that import and export map files, by the command line, up to kill -9."""
 
-import os
 import re
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -17,43 +15,16 @@ from labelmill.schemas.parameters import ImportLabelMapsParameters
 from labelmill.tasks.store import open_store
 from labelmill.tasks.store.verify import verify_version
 
-TIMEOUT_S = 240
-
 
 @pytest.fixture
-def start(prefect_server):
-    """Start `labelmill run …` against the session's server."""
-    running = []
-
-    def run(*options):
-        kept = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_API_")}
-        process = subprocess.Popen(
-            [sys.executable, "-m", "labelmill", "run", *map(str, options)],
-            env={**kept, "OMP_NUM_THREADS": "1", "PREFECT_API_URL": prefect_server},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        running.append(process)
-        return process
-
-    yield run
-    for process in running:
-        if process.poll() is None:
-            process.kill()
-        process.communicate()
-
-
-@pytest.fixture
-def run(start):
+def run(run_cli):
     """Run `labelmill run …` to its end; return exit code, the outcome's lines by name, and standard error."""
 
-    def to_end(*options):
-        process = start(*options)
-        out, err = process.communicate(timeout=TIMEOUT_S)
-        return process.returncode, dict(re.findall(r"^ +(\S.*?)  +(.*)$", out, re.MULTILINE)), err
+    def show(*options):
+        code, out, err = run_cli(*options)
+        return code, dict(re.findall(r"^ +(\S.*?)  +(.*)$", out, re.MULTILINE)), err
 
-    return to_end
+    return show
 
 
 @pytest.fixture
@@ -87,18 +58,6 @@ def import_unbroken(store, maps):
     return commit_import(prepared, [import_shard(prepared.job, shard) for shard in prepared.shards])
 
 
-def receipts(store):
-    return list((store / "imagenet" / "label_maps" / "receipts").glob("[0-9a-f]*.json"))
-
-
-def wait_for(condition, process):
-    deadline = time.monotonic() + TIMEOUT_S
-    while not condition():
-        assert process.poll() is None, process.communicate()[1]
-        assert time.monotonic() < deadline, "nothing happened"
-        time.sleep(0.002)
-
-
 @pytest.mark.prefect
 def test_import_then_export_by_the_command_line(tmp_path, imagenet, run):
     store, maps = imagenet
@@ -121,11 +80,11 @@ def test_import_then_export_by_the_command_line(tmp_path, imagenet, run):
 
 
 @pytest.mark.prefect
-def test_import_killed_goes_on_and_ends_with_the_same_parts(tmp_path, imagenet, start, run):
+def test_import_killed_goes_on_and_ends_with_the_same_parts(tmp_path, imagenet, start_cli, run, receipts, wait_for):
     store, maps = imagenet
     shutil.copytree(store, tmp_path / "unbroken")
     unbroken = import_unbroken(tmp_path / "unbroken", maps)
-    process = start(*import_options(store, maps))
+    process = start_cli(*import_options(store, maps))
     wait_for(lambda: len(receipts(store)) >= 3, process)
     process.kill()
     process.wait()
@@ -142,12 +101,12 @@ def test_import_killed_goes_on_and_ends_with_the_same_parts(tmp_path, imagenet, 
 
 
 @pytest.mark.prefect
-def test_export_killed_goes_on_and_leaves_every_file_whole(tmp_path, imagenet, start, run):
+def test_export_killed_goes_on_and_leaves_every_file_whole(tmp_path, imagenet, start_cli, run, wait_for):
     store, maps = imagenet
     import_unbroken(store, maps)
     out = tmp_path / "out"
     export = ("export-label-maps", "--store", store, "--table", "imagenet.label_maps", "--out", out)
-    process = start(*export)
+    process = start_cli(*export)
     wait_for(lambda: len(list(out.rglob("n*.pt"))) >= 3, process)
     process.kill()
     process.wait()

@@ -1,9 +1,6 @@
 """The relabel flow with an engine that wants several shards at once: receipts in order, failures by name."""
 
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -11,36 +8,22 @@ import pytest
 from labelmill.tasks.store import open_store
 from labelmill.tasks.store.verify import verify_version
 
-TIMEOUT_S = 240
-
 
 @pytest.fixture
-def run(tmp_path, make_images, ingest, tiny_teacher, prefect_server):
+def run(tmp_path, make_images, ingest, tiny_teacher, run_cli):
     """Relabel 40 images in ten shards; return the store, exit code, output and errors."""
     store = tmp_path / "store"
     ingest(make_images(tmp_path / "train", {"n01443537": 20, "n01484850": 20}), store)
 
     def to_end(**environment):
-        kept = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_API_")}
         options = {
             "store": store, "dataset": "imagenet", "teacher": tiny_teacher.name, "weights": tiny_teacher.weights,
             "classes": tiny_teacher.classes, "input-size": "64x96", "shard-size": 4, "batch-size": 2, "workers": 2,
             "calibration-images": 8,
         }  # fmt: skip
-        done = subprocess.run(
-            [
-                sys.executable,
-                str(Path(__file__).with_name("relabel_on_threads.py")),
-                "relabel",
-                *(text for name, value in options.items() for text in (f"--{name}", str(value))),
-            ],
-            env={**kept, "OMP_NUM_THREADS": "1", "PREFECT_API_URL": prefect_server, **environment},
-            capture_output=True,
-            text=True,
-            timeout=TIMEOUT_S,
-            check=False,
-        )
-        return store, done.returncode, done.stdout, done.stderr
+        written = [text for name, value in options.items() for text in (f"--{name}", str(value))]
+        program = (Path(__file__).with_name("relabel_on_threads.py"), "relabel")
+        return store, *run_cli(*written, program=program, changes=environment)
 
     return to_end
 
@@ -63,12 +46,11 @@ def test_relabel_several_shards_at_once_keeps_the_order_of_rows(run):
 
 
 @pytest.mark.prefect
-def test_relabel_a_failing_shard_among_several_is_named_and_the_others_are_kept(run):
+def test_relabel_a_failing_shard_among_several_is_named_and_the_others_are_kept(run, receipts):
     store, code, out, err = run(LABELMILL_TEST_BREAK="3")
     assert (code, out) == (1, "")
     assert "labelmill: error: shard 3: no space left on device" in err
     assert "Traceback" not in err
     table = open_store(store).table("imagenet.label_maps")
     assert table.latest() is None
-    kept = list((store / "imagenet" / "label_maps" / "receipts").glob("[0-9a-f]*.json"))
-    assert 3 <= len(kept) <= 5
+    assert 3 <= len(receipts(store)) <= 5
