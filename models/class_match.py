@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 from labelmill.schemas.classes import ClassList
 
@@ -33,6 +33,10 @@ class ClassMatch:
     def unmatched(self) -> int:
         """Count the dataset's classes without a class of the teacher, the ambiguous ones among them."""
         return len(self.teacher_ids) - self.matched
+
+    def facts(self) -> dict[str, Any]:
+        """Return how the match went, for a version's metadata, as JSON takes it."""
+        return {name: getattr(self, name) for name in ("how", "matched", "unmatched", "ambiguous", "reason")}
 
 
 def match_classes(dataset: ClassList | None, teacher: ClassList | None) -> ClassMatch:

@@ -11,7 +11,14 @@ from timm.layers import Conv2dSame
 from torch import Tensor, fx, nn
 
 from labelmill.models.fast_forward import Precision
-from labelmill.models.folding import drop_identities, fold_batch_norms, module_of, trace_graph
+from labelmill.models.folding import (
+    FAILURES,
+    drop_identities,
+    fold_batch_norms,
+    refuse_other_logits,
+    take_last_bias,
+    trace_graph,
+)
 from labelmill.models.preprocessing import Preprocessing
 
 logger = logging.getLogger(__name__)
@@ -19,7 +26,6 @@ logger = logging.getLogger(__name__)
 TOLERANCE = 1e-3
 """Largest difference of folded and plain float32 logits, as in fast_forward; wider, for cuDNN has faster algorithms."""
 
-_FAILURES = (TypeError, RuntimeError, ValueError, AttributeError, AssertionError, LookupError)
 _CAST = (nn.Conv2d, Conv2dSame, nn.Linear)  # of exactly these classes: others may compute with their weights first
 
 
@@ -42,22 +48,26 @@ class DeviceModel(nn.Module):
         super().__init__()
         self.body = body
         self.bf16 = bf16
-        self.mean: Tensor
-        self.std: Tensor
-        self.register_buffer("mean", torch.tensor(preprocessing.mean).view(1, 3, 1, 1))
-        self.register_buffer("std", torch.tensor(preprocessing.std).view(1, 3, 1, 1))
+        self.scale: Tensor
+        self.shift: Tensor
+        for name, values in zip(("scale", "shift"), preprocessing.scale_and_shift(), strict=True):
+            self.register_buffer(name, torch.tensor(values).view(1, 3, 1, 1))
         self.last_bias = last_bias
         self._facts = facts
 
     @torch.no_grad()
     def forward(self, pixels: Tensor) -> Tensor:
         """Return the logits of a batch."""
-        images = pixels.permute(0, 3, 1, 2).to(torch.float32)  # keeps the strides: channels last
-        images.div_(255).sub_(self.mean).div_(self.std)  # in the order of the CPU's path: the same bits
+        images = self.normalise(pixels)
         with torch.autocast(images.device.type, torch.bfloat16, enabled=self.bf16):
             logits: Tensor = self.body(images)
         logits = logits.float()
         return logits if self.last_bias is None else logits + self.last_bias
+
+    def normalise(self, pixels: Tensor) -> Tensor:
+        """Return what `body` takes; the same bits as the CPU's engine makes of these pixels."""
+        images = pixels.permute(0, 3, 1, 2).to(torch.float32)  # keeps the strides: channels last
+        return images.mul_(self.scale).add_(self.shift)
 
     def facts(self) -> dict[str, Any]:
         """Return what was done to the model, for lineage, as JSON takes it."""
@@ -90,7 +100,7 @@ def make_device_model(
             facts={**facts, "folded": True, "folded_batch_norms": folded},
         ).to(device)  # fmt: skip
         _compare(made, plain, input_size, device)
-    except _FAILURES as error:
+    except FAILURES as error:
         logger.warning("the model is not folded, it runs as it is: %s", error)
         facts = {**facts, "folded": False, "why_not_folded": str(error)}
         made = DeviceModel(body=plain, preprocessing=preprocessing, bf16=False, last_bias=None, facts=facts).to(device)
@@ -136,31 +146,14 @@ def _fold(model: nn.Module, device: torch.device) -> tuple[fx.GraphModule, int, 
     drop_identities(graph)  # those of timm's norms
     graph = copy.deepcopy(fx.GraphModule(graph, graph.graph))  # of the modules still called; the teacher keeps its own
     body = graph.to(device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
-    return body, folded, _take_last_bias(body)
-
-
-def _take_last_bias(body: fx.GraphModule) -> Tensor | None:
-    """Take the bias (C, 1, 1) out of a last convolution: a constant of -7 in it must not cost bfloat16's few digits."""
-    last = next(node for node in body.graph.nodes if node.op == "output").args[0]
-    module = module_of(body, last)
-    if type(module) is not nn.Conv2d or module.bias is None:
-        return None
-    bias, module.bias = module.bias, None
-    return bias.detach()[:, None, None]
+    return body, folded, take_last_bias(body, lambda module: type(module) is nn.Conv2d)
 
 
 def _compare(made: DeviceModel, plain: nn.Module, input_size: tuple[int, int], device: torch.device) -> None:
     """Raise ValueError when the folded model gives other logits than the plain one."""
     generator = torch.Generator().manual_seed(0)
     pixels = torch.randint(0, 256, (2, *input_size, 3), generator=generator, dtype=torch.uint8).to(device)
-    images = ((pixels.permute(0, 3, 1, 2).float() / 255) - made.mean) / made.std
-    logits, expected = made(pixels), plain(images)
-    if logits.shape != expected.shape:
-        raise ValueError(f"folded, it gives logits of shape {tuple(logits.shape)}, expected {tuple(expected.shape)}")
-    difference = float((logits - expected).abs().max())
-    allowed = TOLERANCE * max(1.0, float(expected.abs().max()))
-    if not difference <= allowed:
-        raise ValueError(f"folded, its logits differ by {difference:.2g}, more than {allowed:.2g}")
+    refuse_other_logits(made(pixels), plain(made.normalise(pixels)), tolerance=TOLERANCE)
 
 
 def _cast(body: nn.Module) -> None:

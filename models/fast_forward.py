@@ -15,7 +15,16 @@ import torch
 from torch import Tensor, fx, nn
 
 from labelmill.models.dense_head import DenseClassifier
-from labelmill.models.folding import drop_identities, fold_batch_norms, fold_paddings, record_shapes, trace_graph
+from labelmill.models.folding import (
+    FAILURES,
+    drop_identities,
+    fold_batch_norms,
+    fold_paddings,
+    record_shapes,
+    refuse_other_logits,
+    take_last_bias,
+    trace_graph,
+)
 from labelmill.models.fused_convolution import NOTHING, FusedConvolution, Fusions, fuse_convolutions, works
 from labelmill.schemas.errors import BadInput
 
@@ -30,7 +39,6 @@ PIECE_BYTES = 24 * 2**20
 """Largest result of one step: above 32 MiB glibc takes fresh pages for each, measured a fifth of the time in fp32."""
 
 _BF16_FLAGS = ("avx512_bf16", "amx_bf16", "bf16")  # of x86, x86, Arm
-_FAILURES = (TypeError, RuntimeError, ValueError, AttributeError, AssertionError, LookupError)
 
 
 class FastModel(nn.Module):
@@ -125,7 +133,7 @@ def _make(model: DenseClassifier, precision: Precision, input_size: tuple[int, i
     images = torch.randn((2, 3, *input_size), generator=torch.Generator().manual_seed(0))
     try:
         expected = model(images)
-    except _FAILURES as error:
+    except FAILURES as error:
         raise BadInput(f"input size {input_size[0]}x{input_size[1]}: the model does not take it: {error}") from error
     reason = None if precision == "fp32" else why_no_bf16()
     dtype = torch.bfloat16 if precision == "fast" and reason is None else torch.float32
@@ -137,11 +145,11 @@ def _make(model: DenseClassifier, precision: Precision, input_size: tuple[int, i
     try:
         folded = _fold(model, images)
         fast = _finish(folded, torch.float32, input_size, facts)
-        _compare(fast(images), expected)
+        refuse_other_logits(fast(images), expected, tolerance=TOLERANCE)
         if dtype is not torch.float32:
             fast = _finish(folded, dtype, input_size, facts)
             _refuse_not_finite(fast(images), expected)
-    except _FAILURES as error:
+    except FAILURES as error:
         logger.warning("the model is not folded, it runs as it is: %s", error)
         return _as_it_is(model, dtype, input_size, {**facts, "folded": False, "why_not_folded": str(error)})
     return fast
@@ -167,7 +175,9 @@ def _finish(folded: _Folded, dtype: torch.dtype, input_size: tuple[int, int], fa
     largest = max(math.prod(shape) for node, shape in shapes.items() if node.op != "get_attr") * dtype.itemsize
     return FastModel(
         body=body,
-        last_bias=_take_last_bias(body),
+        last_bias=take_last_bias(
+            body, lambda module: isinstance(module, FusedConvolution) and module.activation is NOTHING
+        ),
         input_size=input_size,
         dtype=dtype,
         piece=max(PIECE_BYTES // largest, 1),
@@ -191,28 +201,6 @@ def _cast(body: nn.Module, dtype: torch.dtype) -> None:
         for name, buffer in list(module.named_buffers(recurse=False)):
             if buffer.is_floating_point():
                 setattr(module, name, buffer.to(dtype))
-
-
-def _take_last_bias(body: fx.GraphModule) -> Tensor | None:
-    """Take the bias (C, 1, 1) out of a last convolution: a constant of -7 in it must not cost bfloat16's few digits."""
-    output = next(node for node in body.graph.nodes if node.op == "output")
-    last = output.args[0]
-    if not isinstance(last, fx.Node) or last.op != "call_module" or len(last.args) != 1:
-        return None
-    module = body.get_submodule(str(last.target))
-    if not isinstance(module, FusedConvolution) or module.activation is not NOTHING or module.bias is None:
-        return None
-    bias, module.bias = module.bias, None
-    return bias.float()[:, None, None]
-
-
-def _compare(logits: Tensor, expected: Tensor) -> None:
-    if logits.shape != expected.shape:
-        raise ValueError(f"folded, it gives logits of shape {tuple(logits.shape)}, expected {tuple(expected.shape)}")
-    difference = float((logits - expected).abs().max())
-    allowed = TOLERANCE * max(1.0, float(expected.abs().max()))
-    if not difference <= allowed:
-        raise ValueError(f"folded, its logits differ by {difference:.2g}, more than {allowed:.2g}")
 
 
 def _refuse_not_finite(logits: Tensor, expected: Tensor) -> None:

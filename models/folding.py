@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from typing import Any, TypeGuard
 
 import torch
@@ -16,7 +17,9 @@ from labelmill.models.tracing import OneThreadTracer
 
 logger = logging.getLogger(__name__)
 
-_TRACE_FAILURES = (TypeError, RuntimeError, ValueError, AttributeError, AssertionError, LookupError)
+FAILURES = (TypeError, RuntimeError, ValueError, AttributeError, AssertionError, LookupError)
+"""What tracing, folding and running a model that does not suit them may raise."""
+
 _TRACES_MAX = 50
 _NOTHING_IN_EVAL = (nn.Identity, nn.Dropout, nn.Dropout2d, DropPath, StochasticDepth)
 
@@ -39,7 +42,7 @@ class _Tracer(OneThreadTracer):
     def call_module(self, m: nn.Module, forward: Any, args: Any, kwargs: Any) -> Any:  # noqa: ANN401 - as in fx
         try:
             return super().call_module(m, forward, args, kwargs)
-        except _TRACE_FAILURES:
+        except FAILURES:
             self.failed = self.failed or m
             raise
 
@@ -54,7 +57,7 @@ def trace_graph(model: nn.Module) -> fx.GraphModule:
         tracer = _Tracer(opaque)
         try:
             return fx.GraphModule(model, tracer.trace(model))
-        except _TRACE_FAILURES as error:
+        except FAILURES as error:
             if tracer.failed is None:
                 raise
             logger.debug("%s is not looked into: %s", type(tracer.failed).__name__, error)
@@ -226,3 +229,30 @@ def replace_module(graph: fx.GraphModule, node: fx.Node, module: nn.Module) -> N
     name = f"fast_{node.name}"
     graph.add_submodule(name, module)
     node.target = name
+
+
+def refuse_other_logits(logits: torch.Tensor, expected: torch.Tensor, *, tolerance: float) -> None:
+    """Raise ValueError when a folded model's logits are not those expected.
+
+    `tolerance` is absolute up to expected logits of 1, and relative to the largest above.
+    """
+    if logits.shape != expected.shape:
+        raise ValueError(f"folded, it gives logits of shape {tuple(logits.shape)}, expected {tuple(expected.shape)}")
+    difference = float((logits - expected).abs().max())
+    allowed = tolerance * max(1.0, float(expected.abs().max()))
+    if not difference <= allowed:
+        raise ValueError(f"folded, its logits differ by {difference:.2g}, more than {allowed:.2g}")
+
+
+def take_last_bias(graph: fx.GraphModule, ends_with_bias: Callable[[nn.Module], bool]) -> torch.Tensor | None:
+    """Take the bias (C, 1, 1) float32 out of the last step, None where it has none or is no module that may lose it.
+
+    A constant of -7 in it must not cost bfloat16's few digits.
+    """
+    last = next(node for node in graph.graph.nodes if node.op == "output").args[0]
+    module = module_of(graph, last)
+    bias = getattr(module, "bias", None)
+    if module is None or len(last.args) != 1 or not ends_with_bias(module) or not isinstance(bias, torch.Tensor):
+        return None
+    module.bias = None  # type: ignore[assignment]
+    return bias.detach().float()[:, None, None]

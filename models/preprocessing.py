@@ -28,6 +28,11 @@ class Preprocessing:
     resize: str = "whole image resized, aspect ratio not kept"
     exif_orientation: str = "ignored"
 
+    def scale_and_shift(self) -> tuple[Triple, Triple]:
+        """Return by channel what a pixel of 0 to 255 is multiplied by, and what is added to it then."""
+        pairs = list(zip(self.mean, self.std, strict=True))
+        return triple(1 / (255 * std) for _, std in pairs), triple(-mean / std for mean, std in pairs)
+
     def facts(self) -> dict[str, Any]:
         """Return the fields for lineage, as JSON takes them."""
         return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}

@@ -121,8 +121,7 @@ def _read_as_ingested(image: ImageToLabel) -> bytes:
 def normalise(pixels: Sequence[Pixels], teacher: Teacher) -> Tensor:
     """Return (B, 3, H, W) float32 in the teacher's range from B arrays (H, W, 3) uint8."""
     height, width, _ = pixels[0].shape
-    mean, std = (torch.tensor(v, dtype=torch.float64) for v in (teacher.preprocessing.mean, teacher.preprocessing.std))
-    scale, shift = (values.float().repeat(width) for values in (1 / (255 * std), -mean / std))
+    scale, shift = (torch.tensor(values).repeat(width) for values in teacher.preprocessing.scale_and_shift())
     lines = torch.from_numpy(np.stack(pixels)).view(len(pixels), height, width * 3)
     batch = torch.empty(lines.shape)
     for row, image in zip(batch, lines, strict=True):  # one by one: they stay in the cache

@@ -81,18 +81,18 @@ def test_make_device_model_whose_folding_is_wrong_runs_as_it_is(teacher, pixels,
         return 0
 
     spoiled = replace(teacher, model=_shifted(teacher.model, 0.0))
-    monkeypatch.setattr(device_forward, "_take_last_bias", lambda body: spoil(body) or None)
+    monkeypatch.setattr(device_forward, "take_last_bias", lambda body, _: spoil(body) or None)
     with caplog.at_level(logging.WARNING):
         made = make(spoiled)
     assert made.facts()["folded"] is False
     assert "its logits differ by" in made.facts()["why_not_folded"]
     assert "runs as it is" in caplog.text
-    torch.testing.assert_close(made(pixels), teacher.model(normalised(pixels, teacher)), rtol=0, atol=1e-5)
+    torch.testing.assert_close(made(pixels), teacher.model(normalised(pixels, teacher)), rtol=0, atol=5e-5)
 
 
 def test_make_device_classifier_gives_the_classifiers_logits(teacher, pixels):
     made = make_device_classifier(teacher.classifier, teacher.preprocessing, CPU)
-    torch.testing.assert_close(made(pixels), teacher.classifier_logits(normalised(pixels, teacher)), rtol=0, atol=1e-5)
+    torch.testing.assert_close(made(pixels), teacher.classifier_logits(normalised(pixels, teacher)), rtol=0, atol=5e-5)
 
 
 def test_make_device_model_turns_tf32_off(teacher):
