@@ -1,4 +1,4 @@
-"""Silence Pillow's warnings in the thread that asks, and nowhere else."""
+"""Silence warnings, such as those of Pillow, in the thread that asks and nowhere else."""
 
 from __future__ import annotations
 

@@ -13,8 +13,8 @@ from PIL.JpegImagePlugin import JpegImageFile
 
 from labelmill.schemas.images import Reason
 from labelmill.tasks.images.open_image import GREY_16_MODES, PILLOW_FAILURES, Header, describe, open_image
-from labelmill.tasks.images.pillow_warnings import no_warnings
 from labelmill.tasks.images.rejected_image import RejectedImage
+from labelmill.tasks.no_warnings import no_warnings
 
 Pixels = npt.NDArray[np.uint8]
 

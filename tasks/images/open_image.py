@@ -17,8 +17,8 @@ from PIL.WebPImagePlugin import WebPImageFile
 
 from labelmill.schemas.images import Reason
 from labelmill.tasks.images.image_structure import Structure, examine, find_exif_orientation
-from labelmill.tasks.images.pillow_warnings import no_warnings
 from labelmill.tasks.images.rejected_image import RejectedImage
+from labelmill.tasks.no_warnings import no_warnings
 
 # Pillow's plugins raise all of these on damaged files; found by fuzzing and by reading them.
 PILLOW_FAILURES = (

@@ -14,9 +14,10 @@ from labelmill.models.label_encoding import ENCODING_REVISION, LOGIT_STEP
 from labelmill.models.label_map_tensor import TensorMeaning
 from labelmill.schemas.classes import ClassList
 from labelmill.schemas.errors import BadInput, WorkFailed
-from labelmill.schemas.label_maps import LABEL_MAPS_SCHEMA, LabelMapMetadata
+from labelmill.schemas.label_maps import LabelMapMetadata
 from labelmill.schemas.parameters import ImportLabelMapsParameters, parse_input_size
 from labelmill.schemas.versions import Version, digest_json
+from labelmill.tasks.commit_label_maps import commit_label_maps
 from labelmill.tasks.ingest.list_files import ListedFile
 from labelmill.tasks.label_map_files.import_shard import ImportJob, plan_import_shards
 from labelmill.tasks.label_map_files.list_map_files import WantedFiles, find_wanted, list_map_files
@@ -131,29 +132,18 @@ def commit_import(run: ImportRun, receipts: Sequence[Receipt]) -> Version:
             f"none of {run.images} images got a map from {run.parameters.source}; nothing was committed. Do "
             "num_classes and the images' folders fit the files?"
         )
-    parts = tuple(receipt.part for receipt in receipts)
-    metadata = _metadata(run).model_dump(mode="json")
-    label_maps = run.job.label_maps
-    latest = label_maps.latest()
-    if latest is None or (latest.parts, latest.metadata) != (parts, metadata):
-        latest = label_maps.replace(
-            parts,
-            schema=LABEL_MAPS_SCHEMA,
-            metadata=metadata,
-            lineage=make_lineage(
-                "import-label-maps",
-                run.parameters,
-                inputs={run.job.images.name: run.images_version.number},
-                teacher=_teacher_facts(run),
-            ),
-        )
-    label_maps.receipts.close_run(run.job.run)
-    return latest
+    inputs = {run.job.images.name: run.images_version.number}
+    return commit_label_maps(
+        run.job.label_maps,
+        receipts,
+        metadata=_metadata(run),
+        lineage=make_lineage("import-label-maps", run.parameters, inputs=inputs, teacher=_teacher_facts(run)),
+        run=run.job.run,
+    )
 
 
 def _metadata(run: ImportRun) -> LabelMapMetadata:
     top_k, height, width = run.job.meaning.shape
-    match = run.match
     return LabelMapMetadata(
         grid=(height, width),
         top_k=top_k,
@@ -164,13 +154,7 @@ def _metadata(run: ImportRun) -> LabelMapMetadata:
         temperature=1.0,
         absent_share=0.0,
         calibration={"images": 0, "target": "none: imported maps pool as in the paper"},
-        label_match={
-            "how": match.how,
-            "matched": match.matched,
-            "unmatched": match.unmatched,
-            "ambiguous": match.ambiguous,
-            "reason": match.reason,
-        },
+        label_match=run.match.facts(),
         teacher=_teacher_facts(run),
         logits="as_imported",
         outside_known=False,

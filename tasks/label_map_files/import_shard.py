@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pyarrow as pa
 import torch
@@ -145,7 +145,7 @@ def _import_file(job: ImportJob, uri: str) -> Labelled:
 
 
 def _rejected(reason: Reason | MapReason, detail: str) -> Labelled:
-    return Labelled(reason=cast("Reason", reason), detail=detail)  # stored as text: the two enums differ in name alone
+    return Labelled(reason=reason, detail=detail)
 
 
 def _with_pooled(job: ImportJob, results: Sequence[Labelled]) -> list[Labelled]:

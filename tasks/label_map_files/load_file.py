@@ -14,10 +14,10 @@ from torch import Tensor
 from labelmill.models.label_map_tensor import BadMap, check_tensor
 from labelmill.schemas.images import Reason
 from labelmill.schemas.label_maps import MapReason
-from labelmill.tasks.images.pillow_warnings import no_warnings
 from labelmill.tasks.images.read_bytes import read_bytes
 from labelmill.tasks.images.rejected_image import RejectedImage
 from labelmill.tasks.ingest.list_files import KIND_REASONS, FileKind, ListedFile
+from labelmill.tasks.no_warnings import no_warnings
 
 MAP_FILE_BYTES_MAX = 64 * 2**20
 """A map takes 10 kB; one that was saved as a slice of its batch brings the batch along."""

@@ -11,6 +11,7 @@ from torch import Tensor
 from labelmill.models.label_encoding import STEPS_MAX, EncodedMap, TopCells, encode_maps, gather_maps, top_cells
 from labelmill.models.label_pooling import pool_logits
 from labelmill.schemas.images import Reason
+from labelmill.schemas.label_maps import MapReason
 from labelmill.tasks.images.rejected_image import RejectedImage
 from labelmill.tasks.relabel.settings import RelabelSettings
 
@@ -22,7 +23,7 @@ class Labelled:
     map: EncodedMap | None = None
     pooled_class: int | None = None
     pooled_prob: float | None = None
-    reason: Reason | None = None
+    reason: Reason | MapReason | None = None
     detail: str | None = None
 
 

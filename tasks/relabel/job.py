@@ -13,9 +13,10 @@ from labelmill.models.class_match import ClassMatch, match_classes
 from labelmill.models.teacher import Teacher, load_teacher
 from labelmill.schemas.classes import ClassList
 from labelmill.schemas.errors import BadInput, WorkFailed
-from labelmill.schemas.label_maps import LABEL_MAPS_SCHEMA, LabelMapMetadata
+from labelmill.schemas.label_maps import LabelMapMetadata
 from labelmill.schemas.parameters import RelabelParameters, parse_input_size
 from labelmill.schemas.versions import Version, digest_json
+from labelmill.tasks.commit_label_maps import commit_label_maps
 from labelmill.tasks.lineage import make_lineage
 from labelmill.tasks.relabel.calibrate import Calibration, calibrate
 from labelmill.tasks.relabel.devices import choose_batch_size, choose_devices
@@ -159,30 +160,19 @@ def commit_run(run: RelabelRun, receipts: Sequence[Receipt]) -> Version:
             f"none of {run.images} images could be read as they were ingested; nothing was committed. Are they still "
             "where they were? When they are mounted elsewhere, say so with image_root"
         )
-    parts = tuple(receipt.part for receipt in receipts)
     facts = {**run.job.teacher.facts(), **run.job.settings.facts(), "engine": run.job.engine.facts()}
-    metadata = _metadata(run, facts).model_dump(mode="json")
-    latest = run.job.label_maps.latest()
-    if latest is not None and (latest.parts, latest.metadata) == (parts, metadata):
-        run.job.label_maps.receipts.close_run(run.job.run)
-        return latest
-    version = run.job.label_maps.replace(
-        parts,
-        schema=LABEL_MAPS_SCHEMA,
-        metadata=metadata,
-        lineage=make_lineage(
-            "relabel",
-            run.parameters,
-            inputs={run.job.images.name: run.images_version.number},
-            teacher=facts,
-        ),
+    inputs = {run.job.images.name: run.images_version.number}
+    return commit_label_maps(
+        run.job.label_maps,
+        receipts,
+        metadata=_metadata(run, facts),
+        lineage=make_lineage("relabel", run.parameters, inputs=inputs, teacher=facts),
+        run=run.job.run,
     )
-    run.job.label_maps.receipts.close_run(run.job.run)
-    return version
 
 
 def _metadata(run: RelabelRun, teacher_facts: dict[str, Any]) -> LabelMapMetadata:
-    settings, match = run.job.settings, run.match
+    settings = run.job.settings
     return LabelMapMetadata(
         grid=run.grid,
         top_k=settings.top_k,
@@ -193,12 +183,6 @@ def _metadata(run: RelabelRun, teacher_facts: dict[str, Any]) -> LabelMapMetadat
         temperature=run.job.temperature,
         absent_share=settings.absent_share,
         calibration=run.calibration.model_dump(mode="json"),
-        label_match={
-            "how": match.how,
-            "matched": match.matched,
-            "unmatched": match.unmatched,
-            "ambiguous": match.ambiguous,
-            "reason": match.reason,
-        },
+        label_match=run.match.facts(),
         teacher=teacher_facts,
     )
