@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from importlib.util import find_spec
 from pathlib import Path
 
 from labelmill.schemas.errors import BadInput
@@ -13,6 +14,7 @@ from labelmill.schemas.parameters import (
     IngestImagenetParameters,
     IngestParameters,
     RelabelParameters,
+    TeacherParameters,
 )
 from labelmill.tasks.ingest.list_files import is_text
 from labelmill.tasks.label_map_files.preflight import check_export, check_import
@@ -28,6 +30,8 @@ def check_parameters(parameters: FlowParameters) -> None:
             raise BadInput(f"{name}: expected valid UTF-8, got {os.fsencode(value)!r}")
     if isinstance(parameters, IngestParameters):
         _check_ingest(parameters)
+    if isinstance(parameters, TeacherParameters):
+        _check_runner(parameters.runner)
     if isinstance(parameters, RelabelParameters):
         open_store(parameters.store).table(f"{parameters.dataset}.images").version(parameters.images_version)
         if not parameters.weights.startswith(_NO_FILE) and not os.path.isfile(parameters.weights):
@@ -36,6 +40,11 @@ def check_parameters(parameters: FlowParameters) -> None:
         check_import(parameters)
     if isinstance(parameters, ExportLabelMapsParameters):
         check_export(parameters)
+
+
+def _check_runner(runner: str) -> None:
+    if runner != "threads" and find_spec(f"prefect_{runner}") is None:
+        raise BadInput(f"runner: {runner} is not installed: pip install 'labelmill[{runner}]'")
 
 
 def _check_ingest(parameters: IngestParameters) -> None:

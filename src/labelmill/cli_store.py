@@ -8,10 +8,11 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from labelmill.cli_text import format_bytes, format_table, write_csv, write_json
+from labelmill.cli_text import format_table, write_csv, write_json
 from labelmill.schemas.errors import BadInput
 from labelmill.schemas.versions import Version
 from labelmill.tasks.store import open_store
+from labelmill.tasks.wording import format_bytes
 
 if TYPE_CHECKING:
     from labelmill.tasks.store.connection import StoreConnection

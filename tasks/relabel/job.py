@@ -24,6 +24,7 @@ from labelmill.tasks.relabel.engine import Engine
 from labelmill.tasks.relabel.engine_process import TeacherSource
 from labelmill.tasks.relabel.load import choose_resizer
 from labelmill.tasks.relabel.open_engine import open_engine
+from labelmill.tasks.relabel.remote_shard import RemoteJob
 from labelmill.tasks.relabel.settings import RelabelSettings
 from labelmill.tasks.relabel.shards import LabelMapJob, Shard, plan_shards
 from labelmill.tasks.store import open_store
@@ -47,6 +48,16 @@ class RelabelRun:
     def images(self) -> int:
         """Rows that the version will have."""
         return sum(len(shard) for shard in self.shards)
+
+    def remote(self, *, workers: int) -> RemoteJob:
+        """Return the job as other processes take it; each runs its engine with `workers` threads."""
+        job, given = self.job, self.parameters
+        return RemoteJob(
+            store=given.store, images=job.images.name, label_maps=job.label_maps.name, roots=job.roots,
+            source=TeacherSource(name=given.teacher, weights=given.weights, classes=given.classes),
+            settings=job.settings, device=given.device, workers=workers, temperature=job.temperature,
+            teacher_labels=job.teacher_labels, run=job.run, digest=job.teacher.digest, engine=job.engine.facts(),
+        )  # fmt: skip
 
 
 def prepare_run(parameters: RelabelParameters) -> RelabelRun:

@@ -1,0 +1,200 @@
+"""`make up` and `make down`: a Prefect server, the work pool, the deployments and a worker on this machine alone.
+
+Everything lies in .labelmill/ of the checkout: Prefect's home with its database, the logs, the process ids. The one
+file outside is prefect.toml beside pyproject.toml, which tells `prefect` and `labelmill run` in this folder where the
+server is; `make down` takes it away again.
+
+    python deploy/local.py up [--port 4200] [--limit N]
+    python deploy/local.py down
+    python deploy/local.py status
+
+A PREFECT_API_DATABASE_CONNECTION_URL in the environment is taken as it is; without one the database is SQLite.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+STATE = ROOT / ".labelmill"
+SETTINGS = ROOT / "prefect.toml"
+PREFECT = Path(sys.executable).with_name("prefect")
+
+SERVER_UP_WITHIN_S = 180.0
+WORKER_UP_WITHIN_S = 120.0
+END_WITHIN_S = 20.0
+
+_MARK = "# written by make up, removed by make down\n"
+
+
+def main() -> None:
+    """Read the command line and do what it says."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True)
+    up = commands.add_parser("up", help="start what is not running")
+    up.add_argument("--port", type=int, default=4200)
+    up.add_argument("--limit", type=int, help="runs at a time (default: one for each GPU, one without)")
+    commands.add_parser("down", help="end the worker with its runs, then the server")
+    commands.add_parser("status", help="say what is running")
+    options = parser.parse_args()
+    if options.command == "up":
+        start_all(options.port, options.limit or count_gpus() or 1)
+    elif options.command == "down":
+        end_all()
+    else:
+        tell_status()
+
+
+def start_all(port: int, limit: int) -> None:
+    """Start server and worker, and make pool and deployments what the files say; whatever runs already stays."""
+    url = f"http://127.0.0.1:{port}/api"
+    environment = _environment(url)
+    (STATE / "logs").mkdir(parents=True, exist_ok=True)
+    if SETTINGS.exists() and not SETTINGS.read_text().startswith(_MARK):
+        sys.exit(f"{SETTINGS} is a file of yours: move it away, it would tell prefect of another server")
+    if _running("server") is None:
+        _refuse_taken(port)
+        _start("server", ["server", "start", "--host", "127.0.0.1", "--port", str(port)], environment)
+    _wait_for("server", lambda: _answers(url), SERVER_UP_WITHIN_S)
+    SETTINGS.write_text(f'{_MARK}[api]\nurl = "{url}"\n')
+    _prefect(["work-pool", "create", "gpu", "--type", "process", "--overwrite"], environment)
+    _prefect(["work-pool", "set-concurrency-limit", "gpu", str(limit)], environment)
+    _prefect(["--no-prompt", "deploy", "--all", "--prefect-file", str(ROOT / "deploy" / "prefect.yaml")], environment)
+    if _running("worker") is None:
+        _start("worker", ["worker", "start", "--pool", "gpu", "--limit", str(limit)], environment)
+    _wait_for("worker", lambda: "started!" in _log("worker").read_text(errors="replace"), WORKER_UP_WITHIN_S)
+    tell_status()
+    print("\nnext: prefect deployment run relabel-imagenet --param store=/data/store --watch   (make down ends all)")
+
+
+def end_all() -> None:
+    """End the worker first, so that its runs can still say goodbye to the server."""
+    for name in ("worker", "server"):
+        process = _running(name)
+        if process is None:
+            print(f"{name}: not running")
+        else:
+            _end(process)
+            print(f"{name}: ended")
+        _pid_file(name).unlink(missing_ok=True)
+    if SETTINGS.exists() and SETTINGS.read_text().startswith(_MARK):
+        SETTINGS.unlink()
+
+
+def tell_status() -> None:
+    """Print what runs, and where it writes."""
+    for name in ("server", "worker"):
+        process = _running(name)
+        print(f"{name}: {f'process {process}' if process else 'not running'}, log {_log(name).relative_to(ROOT)}")
+    if SETTINGS.exists():
+        print(SETTINGS.read_text().splitlines()[-1])
+
+
+def count_gpus() -> int:
+    """Count NVIDIA's GPUs without importing torch."""
+    try:
+        listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=True).stdout
+    except (OSError, subprocess.CalledProcessError):
+        return 0
+    return listed.count("GPU ")
+
+
+def _environment(url: str) -> dict[str, str]:
+    """Return what server, worker and runs live in: Prefect's home in this checkout, no word sent elsewhere."""
+    return {
+        **os.environ,
+        "PREFECT_API_URL": url,
+        "PREFECT_HOME": str(STATE / "home"),
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "DO_NOT_TRACK": "1",
+        "PREFECT_RUNNER_HEARTBEAT_FREQUENCY": os.environ.get("PREFECT_RUNNER_HEARTBEAT_FREQUENCY", "30"),
+    }
+
+
+def _start(name: str, arguments: Sequence[str], environment: dict[str, str]) -> None:
+    log = _log(name).open("wb")
+    process = subprocess.Popen(
+        [str(PREFECT), *arguments],
+        cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
+    )  # fmt: skip
+    _pid_file(name).write_text(str(process.pid))
+
+
+def _prefect(arguments: Sequence[str], environment: dict[str, str]) -> None:
+    done = subprocess.run(
+        [str(PREFECT), *arguments], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        sys.exit(f"prefect {' '.join(arguments)} failed:\n{done.stdout}{done.stderr}")
+
+
+def _wait_for(name: str, ready: Callable[[], bool], within_s: float) -> None:
+    deadline = time.monotonic() + within_s
+    while not ready():
+        if _running(name) is None or time.monotonic() > deadline:
+            last = _log(name).read_text(errors="replace").strip().splitlines()[-5:]
+            sys.exit("\n".join([f"{name}: did not start; the end of {_log(name).relative_to(ROOT)}:", *last]))
+        time.sleep(0.2)
+
+
+def _answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(f"{url}/health", timeout=5):  # noqa: S310 - http, and ours
+            return True
+    except OSError:
+        return False
+
+
+def _refuse_taken(port: int) -> None:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            sys.exit(f"port {port} is taken, perhaps by another Prefect server; choose one: make up PORT=4300")
+
+
+def _running(name: str) -> int | None:
+    """Return the process id of a server or worker of ours that is alive, None when there is none."""
+    try:
+        process = int(_pid_file(name).read_text())
+        command = subprocess.run(
+            ["ps", "-p", str(process), "-o", "stat=,command="], capture_output=True, text=True, check=True
+        ).stdout.strip()
+    except (OSError, ValueError, subprocess.CalledProcessError):
+        return None
+    return process if "prefect" in command and not command.startswith("Z") else None
+
+
+def _end(process: int) -> None:
+    """Ask a process and all that it started to end; after a while make them."""
+    deadline = time.monotonic() + END_WITHIN_S
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        try:
+            os.killpg(process, number)
+            while time.monotonic() < deadline:
+                os.killpg(process, 0)
+                time.sleep(0.1)
+        except ProcessLookupError:
+            return
+
+
+def _pid_file(name: str) -> Path:
+    return STATE / f"{name}.pid"
+
+
+def _log(name: str) -> Path:
+    return STATE / "logs" / f"{name}.log"
+
+
+if __name__ == "__main__":
+    main()
