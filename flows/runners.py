@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -12,7 +13,6 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 from prefect.task_runners import TaskRunner
 
-from labelmill.flows.untracked import untracked
 from labelmill.tasks.stop import check_stop
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def label_on_cluster(run: RelabelRun, shards: Sequence[Shard], of: str, meter: P
             check_stop()
             if len(waiting) == processes * (1 + AHEAD):
                 take()
-            arguments = {"of": of, "number": shard.number, "job": untracked(job), "shard": untracked(shard)}
+            arguments = {"of": of, "number": shard.number, "job": job, "shard": shard}
             waiting.append((shard, runner.submit(_label_shard_elsewhere, arguments)))
         while waiting:
             check_stop()
@@ -83,9 +83,10 @@ def _open_runner(parameters: RelabelParameters, processes: int) -> Iterator[Task
         if parameters.runner_address:
             yield stack.enter_context(DaskTaskRunner(address=parameters.runner_address))
             return
+        logging.getLogger("distributed").setLevel(logging.ERROR)  # it tells of each worker that comes and goes
+        cluster = {"n_workers": processes, "threads_per_worker": 1, "dashboard_address": None}
         yield stack.enter_context(
             DaskTaskRunner(
-                cluster_class="distributed.LocalCluster",
-                cluster_kwargs={"n_workers": processes, "threads_per_worker": 1, "dashboard_address": None},
+                cluster_class="distributed.LocalCluster", cluster_kwargs={**cluster, "silence_logs": logging.ERROR}
             )
         )
