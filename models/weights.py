@@ -110,8 +110,8 @@ def _read_torch(path: Path) -> object:
         magic = stream.read(_MAGIC_BYTES)
     if not is_zip and not magic.startswith(b"\x80"):
         raise _refusal(file, expected, _describe(path))
-    if is_zip and _is_torchscript(path):
-        raise _refusal(file, expected, "a TorchScript program; save the model's state_dict() instead")
+    if is_zip:
+        _check_archive(file, expected)
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Detected pickle protocol", category=UserWarning)
@@ -129,12 +129,17 @@ def _read_torch(path: Path) -> object:
         raise _refusal(file, expected, f"a damaged file ({type(error).__name__})") from error
 
 
-def _is_torchscript(path: Path) -> bool:
+def _check_archive(file: WeightsFile, expected: str) -> None:
+    """Raise BadInput for a program, and for an archive that would unpack to more than it is: torch stores as it is."""
     try:
-        with zipfile.ZipFile(path) as archive:
-            return any(name.split("/")[-1] == "constants.pkl" for name in archive.namelist())
+        with zipfile.ZipFile(file.path) as archive:
+            entries = archive.infolist()
     except zipfile.BadZipFile:
-        return False  # the reader of tensors says what is wrong with it
+        return  # the reader of tensors says what is wrong with it
+    if any(entry.filename.split("/")[-1] == "constants.pkl" for entry in entries):
+        raise _refusal(file, expected, "a TorchScript program; save the model's state_dict() instead")
+    if (unpacked := sum(entry.file_size for entry in entries)) > file.path.stat().st_size:
+        raise _refusal(file, expected, f"a compressed archive that unpacks to {unpacked} bytes, as torch writes none")
 
 
 def _describe(path: Path) -> str:
@@ -174,6 +179,11 @@ def clean_weights(content: object, source: str) -> Weights:
         raise BadInput(f"weights {source!r}: expected tensors by name, got none; its keys: {keys or 'none'}")
     for prefix in _wrappers_of(tensors):
         tensors = {key.removeprefix(prefix): value for key, value in tensors.items()}
+    for key, value in tensors.items():
+        if value.numel() * value.element_size() > value.untyped_storage().nbytes():  # a number that stands for many
+            raise BadInput(
+                f"weights {source!r}: {key} of shape {tuple(value.shape)} is larger than what the file holds"
+            )
     tensors = {key: value.float() if value.is_floating_point() else value for key, value in tensors.items()}
     for key, value in tensors.items():
         if value.is_floating_point() and not bool(torch.isfinite(value).all()):

@@ -23,3 +23,7 @@ class UnsupportedTeacher(ValueError, LabelmillError):
 
 class WorkFailed(RuntimeError, LabelmillError):
     """A run could not do its work although its parameters were right."""
+
+
+class ServerLost(WorkFailed):
+    """Prefect's server went away during a run: what Prefect still wants to tell it, it would try for minutes."""

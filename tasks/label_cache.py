@@ -1,14 +1,17 @@
 """The label cache: a part's maps as records in a memory-mapped file, derived from the store and rebuildable.
 
 A file is named by the sha256 of the part and the form of the records, is written beside its place and renamed: a
-reader sees a whole file or none, and any number of processes may build one at once.
+reader sees a whole file or none, and any number of processes may build one at once. It is an .npy file, and behind that
+a CRC-32 of the records, which is checked when the file is opened: what a disk has spoilt is made anew, not trained on.
 """
 
 from __future__ import annotations
 
 import logging
 import os
+import struct
 import time
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -33,6 +36,8 @@ CACHE_VARIABLE = "LABELMILL_CACHE"
 
 LEFTOVER_AGE_S = 24 * 3600.0
 """An unfinished file this old was left by a process that was killed: a part is written in a second."""
+
+_CRC = struct.Struct("<I")
 
 _PACKED_COLUMNS = ("classes", "others", "absent", "index", "top", "drops")
 
@@ -85,20 +90,25 @@ class LabelCache:
     def _map(self, path: Path, part: Part) -> Records | None:
         """Map a file into memory; None where there is none, or its shape shows that it is damaged."""
         try:
+            if not path.is_file():  # opening a pipe would wait for its writer
+                return None
             head = np.lib.format.open_memmap(path, mode="r")
             size = path.stat().st_size
-        except OSError:  # mostly none is there yet; where the folder is at fault, writing says so
+        except OSError:  # where the folder is at fault, writing says so
             return None
-        except ValueError as error:
-            logger.warning("label cache: %s is damaged (%s); making it anew", path, error)
+        except Exception as error:  # noqa: BLE001 - numpy reads a header as Python text: any error of the parser
+            logger.warning("label cache: %s is damaged (%s); making it anew", path, type(error).__name__)
             return None
-        kind, start = head.dtype, head.offset
-        if head.shape != (part.rows,) or size != start + head.nbytes or not holds_maps(kind, self._entries):
+        kind, start, end = head.dtype, head.offset, head.offset + head.nbytes
+        if head.shape != (part.rows,) or size != end + _CRC.size or not holds_maps(kind, self._entries):
             logger.warning("label cache: %s does not hold this part's maps; making it anew", path)
             return None
         del head  # numpy's mapping keeps a file descriptor, of which a process has few; torch's does not
         mapped = torch.from_file(str(path), shared=False, size=size, dtype=torch.uint8, device="cpu").numpy()
-        return mapped[start:].view(kind)
+        if _CRC.unpack(mapped[end:].tobytes()) != (zlib.crc32(mapped[start:end].data),):
+            logger.warning("label cache: %s is damaged (its checksum is another); making it anew", path)
+            return None
+        return mapped[start:end].view(kind)
 
     def _derive(self, part: Part) -> Records:
         rows = self._table.read_part(part, ["status", *_PACKED_COLUMNS])
@@ -114,6 +124,7 @@ class LabelCache:
                 _sweep(path.parent)
                 with temporary.open("xb") as stream:
                     np.lib.format.write_array(stream, records, allow_pickle=False)
+                    stream.write(_CRC.pack(zlib.crc32(records.view(np.uint8).data)))
                 temporary.replace(path)  # of two builders the later one puts the same bytes in place
         except OSError as error:
             self._tell_unwritable(error)

@@ -17,7 +17,7 @@ from labelmill.schemas.parameters import (
     TeacherParameters,
 )
 from labelmill.tasks.ingest.list_files import is_text
-from labelmill.tasks.label_map_files.preflight import check_export, check_import
+from labelmill.tasks.label_map_files.preflight import check_export, check_import, check_writable
 from labelmill.tasks.store import open_store
 
 _NO_FILE = ("pretrained", "package:")
@@ -55,17 +55,7 @@ def _check_ingest(parameters: IngestParameters) -> None:
     devkit = parameters.devkit if isinstance(parameters, IngestImagenetParameters) else None
     if devkit is not None and not os.path.isdir(devkit):
         raise BadInput(f"devkit: no such folder: {devkit}")
-    _check_writable(Path(parameters.store, parameters.dataset, "images"))
-
-
-def _check_writable(folder: Path) -> None:
-    """Raise BadInput when a folder, or the nearest one above it that exists, cannot take files."""
-    while not os.path.lexists(folder):
-        folder = folder.parent
-    if not os.path.isdir(folder):
-        raise BadInput(f"store: expected a folder, found something else: {folder}")
-    if not os.access(folder, os.W_OK | os.X_OK, effective_ids=os.access in os.supports_effective_ids):
-        raise BadInput(f"store: no permission to write in {folder}")
+    check_writable("store", Path(parameters.store, parameters.dataset, "images"))
 
 
 def refuse_store_in_source(folder: Path, root: str) -> None:

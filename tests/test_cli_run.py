@@ -1,6 +1,7 @@
 """`labelmill run`: the fixed command lines, in processes of their own, up to kill -9."""
 
 import json
+import os
 import re
 import resource
 import shutil
@@ -272,6 +273,22 @@ def test_run_killed_leaves_no_process_and_the_rerun_ends_with_the_same_bytes(
     table = open_store(imagenet).table("imagenet.label_maps")
     assert table.version().parts == unbroken
     assert verify_version(table).problems == ()
+
+
+@pytest.mark.prefect
+@pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
+def test_run_whose_server_is_killed_says_so_ends_and_has_lost_nothing(
+    imagenet, unbroken, start_cli, relabel, relabel_options, receipts, wait_for
+):
+    process = start_cli(*relabel_options(imagenet), api=None)
+    wait_for(lambda: len(receipts(imagenet)) >= 2, process)
+    (server,) = descendants(process.pid)
+    os.kill(server, signal.SIGKILL)
+    out, err = process.communicate(timeout=TIMEOUT_S)
+    assert (process.returncode, out) == (1, "")
+    assert err.splitlines()[-1].startswith("labelmill: error: Prefect's server went away during the run.")
+    assert "Traceback" not in err
+    assert relabel(imagenet, shard_size=4, batch_size=2).parts == unbroken
 
 
 @pytest.mark.prefect

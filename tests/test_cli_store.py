@@ -271,3 +271,9 @@ def test_delete_and_gc_commands_remove_what_only_that_version_lists(run, store):
     assert "removed 0 files" in run("gc", store.root)[1]
     assert "removed 1 files" in run("gc", store.root, "--grace-hours", 0)[1]
     assert run("verify", store.root, "imagenet.things")[0] == 0
+
+
+def test_sql_command_query_that_is_no_text_is_refused(run, store):
+    code, _, err = run("sql", store.root, "SELECT '\udcff'")
+    assert code == 2
+    assert "sql: expected a query in valid UTF-8" in err

@@ -10,7 +10,7 @@ import traceback
 from collections.abc import Sequence
 from typing import NoReturn
 
-from labelmill.schemas.errors import BadInput, LabelmillError, NotInStore, UnsupportedTeacher
+from labelmill.schemas.errors import BadInput, LabelmillError, NotInStore, ServerLost, UnsupportedTeacher
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2
@@ -21,6 +21,9 @@ _SHOW_TRACEBACK = "LABELMILL_TRACEBACK"
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run one command and exit: 0 when its work was done, 1 when not, 2 for wrong parameters, 130 when stopped."""
+    for name in ("stdout", "stderr"):  # whoever closed one, as `>&-` does, does not want to read it
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 - until the end
     sys.exit(_exit_code(list(sys.argv[1:] if arguments is None else arguments)))
 
 
@@ -36,6 +39,10 @@ def _exit_code(given: list[str]) -> int:
     except (BadInput, NotInStore, UnsupportedTeacher) as error:
         _tell(error)
         return EXIT_USAGE
+    except ServerLost as error:
+        _tell(error)
+        sys.stdout.flush()
+        os._exit(EXIT_FAILED)  # Prefect's threads would not end before they gave up on the server
     except Exception as error:  # noqa: BLE001 - told in one line; a traceback is there on request
         _tell(error)
         return EXIT_FAILED

@@ -19,7 +19,7 @@ from pydantic_settings import (
 from labelmill.cli_text import ProgressLine, format_outcome
 from labelmill.flows.local_server import prefect_api
 from labelmill.flows.registry import FLOWS
-from labelmill.schemas.errors import WorkFailed
+from labelmill.schemas.errors import ServerLost, WorkFailed
 from labelmill.schemas.outcomes import Outcome
 from labelmill.schemas.parameters import FlowParameters
 
@@ -108,7 +108,18 @@ def _run_under_prefect(name: str, parameters: FlowParameters, stop: _stoppable) 
         # work that was asked to stop raises WorkFailed; Prefect, which takes SIGTERM during a flow, a signal of its own
         if stop.asked and (isinstance(error, WorkFailed) or not isinstance(error, Exception)):
             raise KeyboardInterrupt from error
+        if _lost_its_server(error):
+            raise ServerLost(
+                "Prefect's server went away during the run. Finished shards are kept, and a version if one was "
+                "committed; run the same command to go on, or to see that all is done"
+            ) from error
         raise
+
+
+def _lost_its_server(error: BaseException) -> bool:
+    import httpx
+
+    return isinstance(error, httpx.TransportError)
 
 
 class _stoppable:  # noqa: N801 - reads as what it does

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from labelmill.cli_text import format_table, write_csv, write_json
 from labelmill.schemas.errors import BadInput
 from labelmill.schemas.versions import Version
+from labelmill.tasks.ingest.list_files import is_text
 from labelmill.tasks.store import open_store
 from labelmill.tasks.wording import format_bytes
 
@@ -64,6 +65,8 @@ def sql_command(options: argparse.Namespace) -> int:
         for statement in view_statements(store):
             print(f"{statement};")
         return 0
+    if not is_text(options.query or ""):
+        raise BadInput("sql: expected a query in valid UTF-8")
     try:
         found = len(duckdb.extract_statements(options.query or ""))
         if found != 1:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 from labelmill.schemas.errors import BadInput
 from labelmill.schemas.parameters import ExportLabelMapsParameters, ImportLabelMapsParameters
@@ -23,11 +24,20 @@ def check_export(parameters: ExportLabelMapsParameters) -> None:
     version = open_store(parameters.store).table(parameters.table).version(parameters.version)
     if version.metadata.get("kind") != "label_maps":
         raise BadInput(f"{parameters.table}: expected a table of label maps")
-    if os.path.lexists(parameters.out) and not os.path.isdir(parameters.out):
-        raise BadInput(f"out: expected a folder, found something else: {parameters.out}")
+    check_writable("out", Path(parameters.out))
     store = os.path.realpath(parameters.store)
     if os.path.commonpath([store, os.path.realpath(parameters.out)]) == store:
         raise BadInput(f"out: {parameters.out} lies in the store; choose another folder")
+
+
+def check_writable(field: str, folder: Path) -> None:
+    """Raise BadInput when a folder, or the nearest one above it that exists, cannot take files."""
+    while not os.path.lexists(folder):
+        folder = folder.parent
+    if not os.path.isdir(folder):
+        raise BadInput(f"{field}: expected a folder, found something else: {folder}")
+    if not os.access(folder, os.W_OK | os.X_OK, effective_ids=os.access in os.supports_effective_ids):
+        raise BadInput(f"{field}: no permission to write in {folder}")
 
 
 def _check_split(split: str | None, images: Version) -> None:

@@ -9,7 +9,7 @@ from contextlib import closing
 from pathlib import Path
 
 import torch
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from labelmill.models.teacher import Teacher
 from labelmill.models.temperature import fit_temperature
@@ -26,17 +26,18 @@ from labelmill.tasks.relabel.shards import RETRIED_REASONS, read_rows
 from labelmill.tasks.store.files import replace_file
 from labelmill.tasks.store.table import Table
 
-KEPT_SHARE = 0.9
-"""A temperature is kept for later runs when at least so many of the images drawn could be read."""
-
 
 class Calibration(BaseModel):
-    """A fitted temperature and on what it was fitted; `movement` is None for labels in fp32."""
+    """A fitted temperature and on what it was fitted; `movement` is None for labels in fp32.
+
+    `lost` says that images drawn for it could not be read as they were ingested: they may come back.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     temperature: float
     images: int
+    lost: bool = Field(False, exclude=True)
     target: str
     native_size: tuple[int, int]
     movement: Movement | None = None
@@ -69,7 +70,7 @@ def calibrate(
         return Calibration.model_validate_json(path.read_bytes())
     drawn = draw_images(images, version, roots, count)
     calibration = fit_on_images(engine, teacher, settings, drawn, exact=exact)
-    if calibration.images >= min(count, len(drawn)) * KEPT_SHARE:  # on fewer, it is good for this run alone
+    if not calibration.lost:  # with images missing that may come back, it is good for this run alone
         replace_file(path, calibration.model_dump_json(indent=1).encode())
     return calibration
 
@@ -123,6 +124,7 @@ def fit_on_images(
     return Calibration(
         temperature=temperature,
         images=len(triples),
+        lost=len(triples) < len(kept) or any(r.reason in RETRIED_REASONS for r in labelled),
         target="the classifier's probabilities of whole images at its own size",
         native_size=teacher.preprocessing.native_size,
         movement=movement,

