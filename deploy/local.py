@@ -4,7 +4,7 @@ Everything lies in .labelmill/ of the checkout: Prefect's home with its database
 file outside is prefect.toml beside pyproject.toml, which tells `prefect` and `labelmill run` in this folder where the
 server is; `make down` takes it away again.
 
-    python deploy/local.py up [--port 4200] [--limit N]
+    python deploy/local.py up [--port 4200] [--limit N] [--folder FOLDER]
     python deploy/local.py down
     python deploy/local.py status
 
@@ -25,8 +25,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-STATE = ROOT / ".labelmill"
-SETTINGS = ROOT / "prefect.toml"
 PREFECT = Path(sys.executable).with_name("prefect")
 
 SERVER_UP_WITHIN_S = 180.0
@@ -45,58 +43,124 @@ def main() -> None:
     up.add_argument("--limit", type=int, help="runs at a time (default: one for each GPU, one without)")
     commands.add_parser("down", help="end the worker with its runs, then the server")
     commands.add_parser("status", help="say what is running")
+    for command in commands.choices.values():
+        command.add_argument("--folder", type=Path, default=ROOT, help="for .labelmill/ (default: the checkout)")
     options = parser.parse_args()
+    machine = Machine(options.folder.absolute())
     if options.command == "up":
-        start_all(options.port, options.limit or count_gpus() or 1)
+        machine.start_all(options.port, options.limit or count_gpus() or 1)
     elif options.command == "down":
-        end_all()
+        machine.end_all()
     else:
-        tell_status()
+        machine.tell_status()
 
 
-def start_all(port: int, limit: int) -> None:
-    """Start server and worker, and make pool and deployments what the files say; whatever runs already stays."""
-    url = f"http://127.0.0.1:{port}/api"
-    environment = _environment(url)
-    (STATE / "logs").mkdir(parents=True, exist_ok=True)
-    if SETTINGS.exists() and not SETTINGS.read_text().startswith(_MARK):
-        sys.exit(f"{SETTINGS} is a file of yours: move it away, it would tell prefect of another server")
-    if _running("server") is None:
-        _refuse_taken(port)
-        _start("server", ["server", "start", "--host", "127.0.0.1", "--port", str(port)], environment)
-    _wait_for("server", lambda: _answers(url), SERVER_UP_WITHIN_S)
-    SETTINGS.write_text(f'{_MARK}[api]\nurl = "{url}"\n')
-    _prefect(["work-pool", "create", "gpu", "--type", "process", "--overwrite"], environment)
-    _prefect(["work-pool", "set-concurrency-limit", "gpu", str(limit)], environment)
-    _prefect(["--no-prompt", "deploy", "--all", "--prefect-file", str(ROOT / "deploy" / "prefect.yaml")], environment)
-    if _running("worker") is None:
-        _start("worker", ["worker", "start", "--pool", "gpu", "--limit", str(limit)], environment)
-    _wait_for("worker", lambda: "started!" in _log("worker").read_text(errors="replace"), WORKER_UP_WITHIN_S)
-    tell_status()
-    print("\nnext: prefect deployment run relabel-imagenet --param store=/data/store --watch   (make down ends all)")
+class Machine:
+    """What runs on this machine by the files in `folder`."""
 
+    def __init__(self, folder: Path) -> None:
+        self.state = folder / ".labelmill"
+        self.settings = folder / "prefect.toml"
 
-def end_all() -> None:
-    """End the worker first, so that its runs can still say goodbye to the server."""
-    for name in ("worker", "server"):
-        process = _running(name)
-        if process is None:
-            print(f"{name}: not running")
-        else:
-            _end(process)
-            print(f"{name}: ended")
-        _pid_file(name).unlink(missing_ok=True)
-    if SETTINGS.exists() and SETTINGS.read_text().startswith(_MARK):
-        SETTINGS.unlink()
+    def start_all(self, port: int, limit: int) -> None:
+        """Start server and worker, and make pool and deployments what the files say; whatever runs already stays."""
+        url = f"http://127.0.0.1:{port}/api"
+        environment = self._environment(url)
+        (self.state / "logs").mkdir(parents=True, exist_ok=True)
+        if self.settings.exists() and not self.settings.read_text().startswith(_MARK):
+            sys.exit(f"{self.settings} is a file of yours: move it away, it would tell prefect of another server")
+        if self._running("server") is None:
+            _refuse_taken(port)
+            self._start("server", ["server", "start", "--host", "127.0.0.1", "--port", str(port)], environment)
+        self._wait_for("server", lambda: _answers(url), SERVER_UP_WITHIN_S)
+        self.settings.write_text(f'{_MARK}[api]\nurl = "{url}"\n')
+        self._prefect(["work-pool", "create", "gpu", "--type", "process", "--overwrite"], environment)
+        self._prefect(["work-pool", "set-concurrency-limit", "gpu", str(limit)], environment)
+        self._prefect(
+            ["--no-prompt", "deploy", "--all", "--prefect-file", str(ROOT / "deploy" / "prefect.yaml")], environment
+        )
+        if self._running("worker") is None:
+            self._start("worker", ["worker", "start", "--pool", "gpu", "--limit", str(limit)], environment)
+        self._wait_for(
+            "worker", lambda: "started!" in self._log("worker").read_text(errors="replace"), WORKER_UP_WITHIN_S
+        )
+        self.tell_status()
+        print(
+            "\nnext: prefect deployment run relabel-imagenet --param store=/data/store --watch   (make down ends all)"
+        )
 
+    def end_all(self) -> None:
+        """End the worker first, so that its runs can still say goodbye to the server."""
+        for name in ("worker", "server"):
+            process = self._running(name)
+            if process is None:
+                print(f"{name}: not running")
+            else:
+                _end(process)
+                print(f"{name}: ended")
+            self._pid_file(name).unlink(missing_ok=True)
+        if self.settings.exists() and self.settings.read_text().startswith(_MARK):
+            self.settings.unlink()
 
-def tell_status() -> None:
-    """Print what runs, and where it writes."""
-    for name in ("server", "worker"):
-        process = _running(name)
-        print(f"{name}: {f'process {process}' if process else 'not running'}, log {_log(name).relative_to(ROOT)}")
-    if SETTINGS.exists():
-        print(SETTINGS.read_text().splitlines()[-1])
+    def tell_status(self) -> None:
+        """Print what runs, and where it writes."""
+        for name in ("server", "worker"):
+            process = self._running(name)
+            print(f"{name}: {f'process {process}' if process else 'not running'}, log {self._log(name)}")
+        if self.settings.exists():
+            print(self.settings.read_text().splitlines()[-1])
+
+    def _environment(self, url: str) -> dict[str, str]:
+        """Return what server, worker and runs live in: Prefect's home in this checkout, no word sent elsewhere."""
+        return {
+            **os.environ,
+            "PREFECT_API_URL": url,
+            "PWD": str(ROOT),  # deployments name it as their folder
+            "PREFECT_HOME": str(self.state / "home"),
+            "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+            "DO_NOT_TRACK": "1",
+            "PREFECT_RUNNER_HEARTBEAT_FREQUENCY": os.environ.get("PREFECT_RUNNER_HEARTBEAT_FREQUENCY", "30"),
+        }
+
+    def _start(self, name: str, arguments: Sequence[str], environment: dict[str, str]) -> None:
+        log = self._log(name).open("wb")
+        process = subprocess.Popen(
+            [str(PREFECT), *arguments],
+            cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
+        )  # fmt: skip
+        self._pid_file(name).write_text(str(process.pid))
+
+    def _prefect(self, arguments: Sequence[str], environment: dict[str, str]) -> None:
+        done = subprocess.run(
+            [str(PREFECT), *arguments], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+        )
+        if done.returncode:
+            sys.exit(f"prefect {' '.join(arguments)} failed:\n{done.stdout}{done.stderr}")
+
+    def _wait_for(self, name: str, ready: Callable[[], bool], within_s: float) -> None:
+        deadline = time.monotonic() + within_s
+        while not ready():
+            if self._running(name) is None or time.monotonic() > deadline:
+                last = self._log(name).read_text(errors="replace").strip().splitlines()[-5:]
+                sys.exit("\n".join([f"{name}: did not start; the end of {self._log(name)}:", *last]))
+            time.sleep(0.2)
+
+    def _running(self, name: str) -> int | None:
+        """Return the process id of a server or worker of ours that is alive, None when there is none."""
+        try:
+            process = int(self._pid_file(name).read_text())
+            command = subprocess.run(
+                ["ps", "-p", str(process), "-o", "stat=,command="], capture_output=True, text=True, check=True
+            ).stdout.strip()
+        except (OSError, ValueError, subprocess.CalledProcessError):
+            return None
+        return process if "prefect" in command and not command.startswith("Z") else None
+
+    def _pid_file(self, name: str) -> Path:
+        return self.state / f"{name}.pid"
+
+    def _log(self, name: str) -> Path:
+        return self.state / "logs" / f"{name}.log"
 
 
 def count_gpus() -> int:
@@ -106,44 +170,6 @@ def count_gpus() -> int:
     except (OSError, subprocess.CalledProcessError):
         return 0
     return listed.count("GPU ")
-
-
-def _environment(url: str) -> dict[str, str]:
-    """Return what server, worker and runs live in: Prefect's home in this checkout, no word sent elsewhere."""
-    return {
-        **os.environ,
-        "PREFECT_API_URL": url,
-        "PREFECT_HOME": str(STATE / "home"),
-        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-        "DO_NOT_TRACK": "1",
-        "PREFECT_RUNNER_HEARTBEAT_FREQUENCY": os.environ.get("PREFECT_RUNNER_HEARTBEAT_FREQUENCY", "30"),
-    }
-
-
-def _start(name: str, arguments: Sequence[str], environment: dict[str, str]) -> None:
-    log = _log(name).open("wb")
-    process = subprocess.Popen(
-        [str(PREFECT), *arguments],
-        cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
-    )  # fmt: skip
-    _pid_file(name).write_text(str(process.pid))
-
-
-def _prefect(arguments: Sequence[str], environment: dict[str, str]) -> None:
-    done = subprocess.run(
-        [str(PREFECT), *arguments], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
-    )
-    if done.returncode:
-        sys.exit(f"prefect {' '.join(arguments)} failed:\n{done.stdout}{done.stderr}")
-
-
-def _wait_for(name: str, ready: Callable[[], bool], within_s: float) -> None:
-    deadline = time.monotonic() + within_s
-    while not ready():
-        if _running(name) is None or time.monotonic() > deadline:
-            last = _log(name).read_text(errors="replace").strip().splitlines()[-5:]
-            sys.exit("\n".join([f"{name}: did not start; the end of {_log(name).relative_to(ROOT)}:", *last]))
-        time.sleep(0.2)
 
 
 def _answers(url: str) -> bool:
@@ -163,18 +189,6 @@ def _refuse_taken(port: int) -> None:
             sys.exit(f"port {port} is taken, perhaps by another Prefect server; choose one: make up PORT=4300")
 
 
-def _running(name: str) -> int | None:
-    """Return the process id of a server or worker of ours that is alive, None when there is none."""
-    try:
-        process = int(_pid_file(name).read_text())
-        command = subprocess.run(
-            ["ps", "-p", str(process), "-o", "stat=,command="], capture_output=True, text=True, check=True
-        ).stdout.strip()
-    except (OSError, ValueError, subprocess.CalledProcessError):
-        return None
-    return process if "prefect" in command and not command.startswith("Z") else None
-
-
 def _end(process: int) -> None:
     """Ask a process and all that it started to end; after a while make them."""
     deadline = time.monotonic() + END_WITHIN_S
@@ -186,14 +200,6 @@ def _end(process: int) -> None:
                 time.sleep(0.1)
         except ProcessLookupError:
             return
-
-
-def _pid_file(name: str) -> Path:
-    return STATE / f"{name}.pid"
-
-
-def _log(name: str) -> Path:
-    return STATE / "logs" / f"{name}.log"
 
 
 if __name__ == "__main__":
