@@ -14,6 +14,7 @@ A PREFECT_API_DATABASE_CONNECTION_URL in the environment is taken as it is; with
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import signal
 import socket
@@ -22,7 +23,9 @@ import sys
 import time
 import urllib.request
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 PREFECT = Path(sys.executable).with_name("prefect")
@@ -64,7 +67,7 @@ class Machine:
 
     def start_all(self, port: int, limit: int) -> None:
         """Start server and worker, and make pool and deployments what the files say; whatever runs already stays."""
-        url = f"http://127.0.0.1:{port}/api"
+        url = (self._url() if self._running("server") else None) or f"http://127.0.0.1:{port}/api"
         environment = self._environment(url)
         (self.state / "logs").mkdir(parents=True, exist_ok=True)
         if self.settings.exists() and not self.settings.read_text().startswith(_MARK):
@@ -74,12 +77,11 @@ class Machine:
             self._start("server", ["server", "start", "--host", "127.0.0.1", "--port", str(port)], environment)
         self._wait_for("server", lambda: _answers(url), SERVER_UP_WITHIN_S)
         self.settings.write_text(f'{_MARK}[api]\nurl = "{url}"\n')
-        self._prefect(["work-pool", "create", "gpu", "--type", "process", "--overwrite"], environment)
-        self._prefect(["work-pool", "set-concurrency-limit", "gpu", str(limit)], environment)
-        self._prefect(
-            ["--no-prompt", "deploy", "--all", "--prefect-file", str(ROOT / "deploy" / "prefect.yaml")], environment
-        )
+        bootstrap = [sys.executable, str(ROOT / "deploy" / "bootstrap.py"), "--pool-limit", str(limit)]
+        if subprocess.run(bootstrap, cwd=ROOT, env=environment, check=False).returncode:
+            sys.exit("the server runs, but was not prepared; make down ends it")
         if self._running("worker") is None:
+            _end_zombies(url)
             self._start("worker", ["worker", "start", "--pool", "gpu", "--limit", str(limit)], environment)
         self._wait_for(
             "worker", lambda: "started!" in self._log("worker").read_text(errors="replace"), WORKER_UP_WITHIN_S
@@ -107,8 +109,8 @@ class Machine:
         for name in ("server", "worker"):
             process = self._running(name)
             print(f"{name}: {f'process {process}' if process else 'not running'}, log {self._log(name)}")
-        if self.settings.exists():
-            print(self.settings.read_text().splitlines()[-1])
+        if url := self._url():
+            print(f"api: {url}")
 
     def _environment(self, url: str) -> dict[str, str]:
         """Return what server, worker and runs live in: Prefect's home in this checkout, no word sent elsewhere."""
@@ -119,7 +121,6 @@ class Machine:
             "PREFECT_HOME": str(self.state / "home"),
             "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
             "DO_NOT_TRACK": "1",
-            "PREFECT_RUNNER_HEARTBEAT_FREQUENCY": os.environ.get("PREFECT_RUNNER_HEARTBEAT_FREQUENCY", "30"),
         }
 
     def _start(self, name: str, arguments: Sequence[str], environment: dict[str, str]) -> None:
@@ -129,13 +130,6 @@ class Machine:
             cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
         )  # fmt: skip
         self._pid_file(name).write_text(str(process.pid))
-
-    def _prefect(self, arguments: Sequence[str], environment: dict[str, str]) -> None:
-        done = subprocess.run(
-            [str(PREFECT), *arguments], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
-        )
-        if done.returncode:
-            sys.exit(f"prefect {' '.join(arguments)} failed:\n{done.stdout}{done.stderr}")
 
     def _wait_for(self, name: str, ready: Callable[[], bool], within_s: float) -> None:
         deadline = time.monotonic() + within_s
@@ -149,12 +143,14 @@ class Machine:
         """Return the process id of a server or worker of ours that is alive, None when there is none."""
         try:
             process = int(self._pid_file(name).read_text())
-            command = subprocess.run(
-                ["ps", "-p", str(process), "-o", "stat=,command="], capture_output=True, text=True, check=True
-            ).stdout.strip()
-        except (OSError, ValueError, subprocess.CalledProcessError):
+        except (OSError, ValueError):
             return None
-        return process if "prefect" in command and not command.startswith("Z") else None
+        return process if _command_of(process) is not None else None
+
+    def _url(self) -> str | None:
+        """Return the API of the server that was started last, None when there is none."""
+        text = self.settings.read_text() if self.settings.exists() else ""
+        return text.split('"')[1] if text.startswith(_MARK) else None
 
     def _pid_file(self, name: str) -> Path:
         return self.state / f"{name}.pid"
@@ -180,6 +176,28 @@ def _answers(url: str) -> bool:
         return False
 
 
+def _end_zombies(url: str) -> None:
+    """Mark runs whose process is gone as crashed: they would hold the pool's places for a quarter of an hour."""
+    states = {"flow_runs": {"state": {"type": {"any_": ["RUNNING", "PENDING", "CANCELLING"]}}}}
+    pool = {"work_pools": {"name": {"any_": ["gpu"]}}}
+    for run in _post(f"{url}/flow_runs/filter", {**states, **pool}):
+        process = str(run["infrastructure_pid"] or "").rpartition(":")[2]
+        if process.isdigit() and _command_of(int(process)) is not None:
+            print(f"still at work: run {run['name']}, process {process}, which outlived its worker")
+            continue
+        crashed = {"type": "CRASHED", "message": "its worker was gone when the next one started"}
+        _post(f"{url}/flow_runs/{run['id']}/set_state", {"state": crashed, "force": True})
+        print(f"ended: run {run['name']}, whose worker is gone; the same run started again goes on")
+
+
+def _post(url: str, body: object) -> Any:  # noqa: ANN401 - JSON
+    request = urllib.request.Request(  # noqa: S310 - http, and ours
+        url, json.dumps(body).encode(), {"Content-Type": "application/json"}
+    )
+    with urllib.request.urlopen(request, timeout=60) as answer:  # noqa: S310
+        return json.load(answer)
+
+
 def _refuse_taken(port: int) -> None:
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -189,17 +207,33 @@ def _refuse_taken(port: int) -> None:
             sys.exit(f"port {port} is taken, perhaps by another Prefect server; choose one: make up PORT=4300")
 
 
+def _command_of(process: int) -> str | None:
+    """Return the command of a living process of Prefect, None when there is none of that number."""
+    found = subprocess.run(
+        ["ps", "-p", str(process), "-o", "stat=,command="], capture_output=True, text=True, check=False
+    ).stdout.strip()
+    return found if "prefect" in found and not found.startswith("Z") else None
+
+
 def _end(process: int) -> None:
-    """Ask a process and all that it started to end; after a while make them."""
+    """Ask a process and all that it started to end; after a while make them. Runs have sessions of their own."""
+    family = [process, *_descendants(process)]
     deadline = time.monotonic() + END_WITHIN_S
     for number in (signal.SIGTERM, signal.SIGKILL):
-        try:
-            os.killpg(process, number)
-            while time.monotonic() < deadline:
-                os.killpg(process, 0)
-                time.sleep(0.1)
-        except ProcessLookupError:
-            return
+        for member in family:
+            with suppress(ProcessLookupError):
+                os.kill(member, number)
+        while time.monotonic() < deadline and any(map(_command_of, family)):
+            time.sleep(0.1)
+
+
+def _descendants(process: int) -> list[int]:
+    listed = subprocess.run(["ps", "-A", "-o", "pid=,ppid="], capture_output=True, text=True, check=True).stdout
+    pairs = [tuple(map(int, line.split())) for line in listed.splitlines()]
+    found = [process]
+    for parent in found:  # it grows while we go through it
+        found += [child for child, above in pairs if above == parent]
+    return found[1:]
 
 
 if __name__ == "__main__":
