@@ -24,7 +24,12 @@ SHORTEST_WINDOW_S = 10
 @pytest.fixture
 def clean_server(server):
     """The session's server without automations and notification blocks."""
+    clean(server)
     yield server
+    clean(server)
+
+
+def clean(server):
     for automation in server.call("POST", "/automations/filter", {}):
         server.call("DELETE", f"/automations/{automation['id']}")
     for block in server.call("POST", "/block_documents/filter", {}):
