@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from labelmill.schemas.errors import BadInput
+from labelmill.schemas.locations import is_object_url
 from labelmill.schemas.parameters import (
     ExportLabelMapsParameters,
     FlowParameters,
@@ -15,6 +16,7 @@ from labelmill.schemas.parameters import (
     RelabelParameters,
 )
 from labelmill.tasks.ingest.list_files import is_text
+from labelmill.tasks.ingest.sources import holds_files
 from labelmill.tasks.label_map_files.preflight import check_export, check_import
 from labelmill.tasks.store import open_store
 
@@ -39,14 +41,26 @@ def check_parameters(parameters: FlowParameters) -> None:
 
 
 def _check_ingest(parameters: IngestParameters) -> None:
-    try:
-        os.scandir(parameters.source).close()
-    except OSError as error:
-        raise BadInput(f"source: {parameters.source}: {error.strerror}; expected a folder with images") from error
+    _check_source(parameters.source)
     devkit = parameters.devkit if isinstance(parameters, IngestImagenetParameters) else None
     if devkit is not None and not os.path.isdir(devkit):
         raise BadInput(f"devkit: no such folder: {devkit}")
-    _check_writable(Path(parameters.store, parameters.dataset, "images"))
+    if is_object_url(parameters.store):
+        open_store(parameters.store, create=True)
+    else:
+        _check_writable(Path(parameters.store, parameters.dataset, "images"))
+
+
+def _check_source(source: str) -> None:
+    """Raise BadInput when a folder cannot be read, or nothing lies below a URL."""
+    if is_object_url(source):
+        if not holds_files(source):
+            raise BadInput(f"source: {source} holds no objects; expected a place with images")
+        return
+    try:
+        os.scandir(source).close()
+    except OSError as error:
+        raise BadInput(f"source: {source}: {error.strerror}; expected a folder with images") from error
 
 
 def _check_writable(folder: Path) -> None:
@@ -59,7 +73,11 @@ def _check_writable(folder: Path) -> None:
         raise BadInput(f"store: no permission to write in {folder}")
 
 
-def refuse_store_in_source(folder: Path, root: str) -> None:
+def refuse_store_in_source(folder: str | Path, root: str) -> None:
     """Raise BadInput when a folder of the store lies below the images' root: an ingest would take in its files."""
-    if Path(os.path.realpath(folder)).is_relative_to(os.path.realpath(root)):
+    if is_object_url(folder) or is_object_url(root):
+        below = f"{folder}/".startswith(f"{root}/")
+    else:
+        below = Path(os.path.realpath(folder)).is_relative_to(os.path.realpath(root))
+    if below:
         raise BadInput(f"store: {folder} lies below the images in {root} and would be ingested too; choose another")

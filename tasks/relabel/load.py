@@ -42,9 +42,9 @@ SCALED_DECODING_RATIO = 4
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ImageToLabel:
-    """An image that a teacher shall see; `sha256` is what its file's content must still be."""
+    """An image that a teacher shall see, a file or an object's URL; `sha256` is what its content must still be."""
 
-    path: Path
+    path: str | Path
     sha256: str
     bytes: int
 
