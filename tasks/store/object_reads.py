@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, NoReturn
 
 from fsspec import AbstractFileSystem
+from fsspec.utils import glob_translate
 
 from labelmill.tasks.objects.client import BLOCK_BYTES
 from labelmill.tasks.objects.failure import explain_failure
 from labelmill.tasks.objects.filesystem import open_filesystem
+
+_ESCAPED = re.compile(r"\[([*?[])\]")
+_PATTERN = re.compile(r"[*?[]")
 
 
 class ObjectReads(AbstractFileSystem):  # type: ignore[misc]
@@ -41,8 +46,22 @@ class ObjectReads(AbstractFileSystem):  # type: ignore[misc]
         """Return fsspec's listing below a folder of the store."""
         return self._look("ls", path, detail=detail)
 
+    def glob(self, path: str, **_: object) -> list[str]:
+        """Return the objects of the store that a pattern matches, as DuckDB names them."""
+        bare = self._bare(path)
+        literal = _ESCAPED.sub(r"\1", bare)
+        if not _PATTERN.search(_ESCAPED.sub("", bare)):  # a view's: it names one part, with no other listing than that
+            found = [literal] if literal.startswith(self._root) else []
+        else:
+            matches = re.compile(glob_translate(bare)).match
+            found = [name for name in self._look("find", self._root) if matches(name)]
+        return [f"{self._scheme}://{name}" for name in found]
+
+    def _bare(self, path: str) -> str:
+        return path.removeprefix(f"{self._scheme}://")
+
     def _look(self, method: str, path: str, *given: object, **options: object) -> Any:  # noqa: ANN401 - as fsspec's
-        bare = path.removeprefix(f"{self._scheme}://")
+        bare = self._bare(path)
         if not f"{bare}/".startswith(self._root) or ".." in bare.split("/"):
             self._refuse(path)
         try:
