@@ -49,7 +49,7 @@ class FaultyServer:
     def fail(self, environ, start_response, status):
         environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
         start_response(f"{status} Fault", [("Content-Type", "application/xml")])
-        return [ERROR.format(code=CODES[status]).encode()]
+        return [] if environ["REQUEST_METHOD"] == "HEAD" else [ERROR.format(code=CODES[status]).encode()]
 
     def control(self, environ, start_response):
         with self.lock:

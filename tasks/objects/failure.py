@@ -95,5 +95,6 @@ def _code(error: BaseException) -> str:
 
 
 def _words(error: BaseException) -> str:
-    text = " ".join(str(error).split()) or type(error).__name__
+    said = getattr(error, "strerror", None) or str(error)  # without the number that s3fs makes up
+    text = " ".join(str(said).split()) or type(error).__name__
     return _CREDENTIALS.sub("//", text)[:_WORDS_MAX]
