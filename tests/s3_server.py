@@ -6,6 +6,7 @@ it and then answers so, `delay_s` waits first, `ignore_condition` drops If-None-
 """
 
 import json
+import sys
 import threading
 import time
 
@@ -67,5 +68,6 @@ class Quiet(WSGIRequestHandler):
 
 if __name__ == "__main__":
     server = make_server("127.0.0.1", 0, FaultyServer(), threaded=True, request_handler=Quiet)
-    print(server.server_port, flush=True)
+    sys.stdout.write(f"{server.server_port}\n")
+    sys.stdout.flush()
     server.serve_forever()

@@ -50,7 +50,7 @@ def test_connect_cursor_in_another_connection_answers(bucket_store):
 def test_connect_nothing_outside_the_store_is_read(bucket, bucket_store, place):
     with (
         bucket_store.connect() as sql,
-        pytest.raises(duckdb.Error, match="disabled by configuration|[Nn]o files found"),
+        pytest.raises(duckdb.Error, match=r"disabled by configuration|[Nn]o files found"),
     ):
         sql.execute(f"SELECT * FROM read_csv('{place.format(url=bucket.url, root=bucket_store.root)}')").fetchall()
 

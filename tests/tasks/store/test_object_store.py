@@ -92,7 +92,7 @@ def test_open_store_where_nothing_is_is_refused(bucket, where):
             open_store(f"{bucket.url}/none")
         assert bucket.keys("none") == set()
     else:
-        with pytest.raises(BadInput, match="s3://no-such-bucket-here/x.*: no such bucket"):
+        with pytest.raises(BadInput, match=r"s3://no-such-bucket-here/x.*: no such bucket"):
             open_store("s3://no-such-bucket-here/x", create=True)
 
 
