@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 from importlib import import_module
@@ -59,6 +60,8 @@ def _open_s3(s3fs: Any) -> Any:  # noqa: ANN401 - as above
 def _open_gs(gcsfs: Any) -> Any:  # noqa: ANN401 - as above
     from aiohttp import ClientTimeout
 
+    # It logs failures with tracebacks; they are raised too, and told in one line.
+    logging.getLogger("gcsfs").addFilter(_tells_no_traceback)
     # gcsfs' own retries: 6 attempts, up to 32 s apart. Its `cache` and `browser` logins are not asked.
     token = "anon" if os.environ.get("STORAGE_EMULATOR_HOST") else "google_default"
     return gcsfs.GCSFileSystem(
@@ -68,6 +71,10 @@ def _open_gs(gcsfs: Any) -> Any:  # noqa: ANN401 - as above
         use_listings_cache=False,
         skip_instance_cache=True,
     )
+
+
+def _tells_no_traceback(record: logging.LogRecord) -> bool:
+    return record.exc_info is None
 
 
 _OPENERS = {"s3": _open_s3, "gs": _open_gs}

