@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from labelmill.tasks.objects import filesystem
 from labelmill.tasks.objects.filesystem import open_filesystem
 
 S3_SERVER = str(Path(__file__).parents[1] / "s3_server.py")
@@ -101,6 +102,7 @@ def bucket(s3_server, monkeypatch):
     }  # fmt: skip
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
+    monkeypatch.setattr(filesystem, "_opened", {})  # what other tests opened has their environment
     bucket = Bucket(s3_server, f"bucket-{uuid.uuid4().hex}")
     bucket.s3().mkdir(bucket.name)
     yield bucket

@@ -1,6 +1,8 @@
 """Images and a store in a bucket, from ingest to training: the same as in folders."""
 
+import hashlib
 import json
+import threading
 
 import pytest
 import torch
@@ -14,6 +16,7 @@ from labelmill.tasks.ingest.job import ingest_chunk, prepare_imagenet
 from labelmill.tasks.ingest.sources import list_source
 from labelmill.tasks.preflight import check_parameters
 from labelmill.tasks.read_label_maps import LabelMaps
+from labelmill.tasks.relabel import load
 from labelmill.tasks.relabel.reinfer import reinfer_version
 from labelmill.tasks.report.page import build_page
 from labelmill.tasks.store import open_store
@@ -236,3 +239,23 @@ def test_lineage_and_versions_hold_no_secret(places, bucket, ingest, relabel, ca
         assert b"not-to-be-seen" not in bucket.s3().cat_file(name)
     assert json.loads(open_store(store).table("imagenet.images").files.read("versions/000001.json"))["number"] == 1
     assert "not-to-be-seen" not in caplog.text
+
+
+def test_load_each_waits_for_the_objects_of_a_batch_together(places, bucket, monkeypatch):
+    """Two reads are held until both are asked for: one after the other would never end."""
+    source, _ = places["bucket"]
+    both = threading.Barrier(2, timeout=60)
+    real = load.read_bytes
+
+    def read(path, **limits):
+        both.wait()
+        return real(path, **limits)
+
+    monkeypatch.setattr(load, "read_bytes", read)
+    images = []
+    for number in range(2):
+        url = f"{source}/n01443537/n01443537_{number}.JPEG"
+        data = real(url, max_bytes=10**6)
+        images.append(load.ImageToLabel(path=url, sha256=hashlib.sha256(data).hexdigest(), bytes=len(data)))
+    loading = load.Loading(size=(32, 32), interpolation="bilinear", max_pixels=10**6)
+    assert [pixels.shape for pixels in load.load_each(images, loading)] == [(32, 32, 3)] * 2
