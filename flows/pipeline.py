@@ -29,12 +29,15 @@ def imagenet_pipeline(parameters: ImagenetPipelineParameters) -> Outcome:
 
     ingest_imagenet(**_fields(parameters, IngestImagenetParameters))
     outcome = relabel(**{**_fields(parameters, RelabelParameters), "workers": 0})  # threads that read are no measure
-    dataset, _, name = outcome.table.partition(".")
-    page = Path(parameters.report or f"{parameters.store}/{dataset}/reports/{name}_v{outcome.version}.html")
-    text = build_page(open_store(parameters.store), outcome.table, version=outcome.version, images=IMAGES_SHOWN)
-    replace_file(page, text.encode())
+    store = open_store(parameters.store)
+    page = build_page(store, outcome.table, version=outcome.version, images=IMAGES_SHOWN).encode()
+    if parameters.report:
+        replace_file(Path(parameters.report), page)
+    else:
+        store.table(outcome.table).files.replace(f"reports/v{outcome.version}.html", page)
+    report = parameters.report or f"{store.table(outcome.table).folder}/reports/v{outcome.version}.html"
     return outcome.model_copy(
-        update={"title": f"imagenet-pipeline {dataset}", "facts": {**outcome.facts, "report": str(page)}}
+        update={"title": f"imagenet-pipeline {parameters.dataset}", "facts": {**outcome.facts, "report": report}}
     )
 
 

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
 from labelmill.schemas.errors import BadInput
+from labelmill.schemas.locations import check_location
 from labelmill.schemas.names import DatasetName, split_table_name
 
 PIXELS_MAX = 178_956_970
@@ -71,6 +72,12 @@ def _check_local(path: str) -> str:
     return str(Path(path.removeprefix("file://")).expanduser().absolute())
 
 
+def _check_location(path: str) -> str:
+    if not path.strip():
+        raise BadInput("expected a path or URL, got nothing")
+    return check_location(path)
+
+
 def _check_table(table: str) -> str:
     split_table_name(table)
     return table
@@ -78,6 +85,9 @@ def _check_table(table: str) -> str:
 
 # The patterns are for Prefect's form alone: a run that is scheduled does not know the folder that it was asked from.
 LocalPath = Annotated[str, AfterValidator(_check_local), WithJsonSchema({"type": "string", "pattern": "^(/|file://)"})]
+Location = Annotated[
+    str, AfterValidator(_check_location), WithJsonSchema({"type": "string", "pattern": r"^(/|\w+://)"})
+]
 WeightsName = Annotated[
     str,
     AfterValidator(_make_absolute),
@@ -91,14 +101,17 @@ TableName = Annotated[str, AfterValidator(_check_table)]
 class FlowParameters(BaseModel):
     """Base of all parameters: unknown names are refused, values never change."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    # A refused URL may hold a password: errors do not repeat what was given.
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
 
 class IngestParameters(FlowParameters):
     """What every ingest takes."""
 
-    source: LocalPath = Field(description="folder with the images")
-    store: LocalPath = Field(description="folder of the store; made when it does not exist")
+    source: Location = Field(description="folder with the images, or s3://bucket/prefix or gs://bucket/prefix")
+    store: Location = Field(
+        description="folder of the store, or s3://bucket/prefix or gs://bucket/prefix; made when it does not exist"
+    )
     dataset: DatasetName = Field(description="name of the dataset in the store")
     split: str = Field(
         "train", pattern=r"^[A-Za-z0-9_.-]{1,64}$", description="name of this part of the dataset: train, val, …"
@@ -193,12 +206,12 @@ class TeacherParameters(FlowParameters):
 class RelabelParameters(TeacherParameters):
     """Run a teacher over a dataset's images and store a label map for each."""
 
-    store: LocalPath = Field(description="folder of the store that holds the dataset's images table")
+    store: Location = Field(description="folder or URL of the store that holds the dataset's images table")
     dataset: DatasetName = Field(description="name of the dataset in the store")
     split: str | None = Field(None, description="relabel only this split; default: all")
     images_version: int | None = Field(None, ge=1, description="version of the images table; default: the latest")
-    image_root: LocalPath | None = Field(
-        None, description="folder of the images when they are mounted elsewhere than at ingest"
+    image_root: Location | None = Field(
+        None, description="folder or URL of the images when they are elsewhere than at ingest"
     )
     workers: int = Field(
         0,
@@ -214,7 +227,7 @@ class ImagenetPipelineParameters(TeacherParameters, IngestImagenetParameters):
 
     dataset: DatasetName = Field("imagenet", description="name of the dataset in the store")
     report: LocalPath | None = Field(
-        None, description="file for the page; default: reports/label_maps_vN.html in the dataset's folder of the store"
+        None, description="file for the page; default: reports/vN.html in the folder of the label maps"
     )
 
 
@@ -222,7 +235,7 @@ class ImportLabelMapsParameters(FlowParameters):
     """Import the label maps of ReLabel's authors: a .pt file for each image, in a tree that mirrors the images."""
 
     source: LocalPath = Field(description="folder of the .pt files: n01440764/n01440764_10026.pt for the image's .JPEG")
-    store: LocalPath = Field(description="folder of the store that holds the dataset's images table")
+    store: Location = Field(description="folder or URL of the store that holds the dataset's images table")
     dataset: DatasetName = Field(description="name of the dataset in the store")
     teacher: str = Field(
         min_length=1, description="what made the maps, for the lineage; for example efficientnet-l2-ns-475"
@@ -246,7 +259,7 @@ class ImportLabelMapsParameters(FlowParameters):
 class ExportLabelMapsParameters(FlowParameters):
     """Export label maps in the layout of ReLabel's authors: a .pt file for each image, in the tree of the images."""
 
-    store: LocalPath = Field(description="folder of the store that holds the table")
+    store: Location = Field(description="folder or URL of the store that holds the table")
     table: TableName = Field(description="dataset.table of label maps, such as imagenet.label_maps")
     out: LocalPath = Field(description="folder for the .pt files; made when it does not exist")
     version: int | None = Field(None, ge=1, description="version of the table; default: the latest")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from labelmill.models.teacher import load_teacher
@@ -28,7 +27,7 @@ class RemoteJob:
     store: str
     images: str
     label_maps: str
-    roots: dict[str, Path]
+    roots: dict[str, str]
     source: TeacherSource
     settings: RelabelSettings
     device: str

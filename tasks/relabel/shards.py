@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -12,6 +11,7 @@ import pyarrow as pa
 from labelmill.models.teacher import Teacher
 from labelmill.schemas.images import TRANSIENT_REASONS, Reason, Status
 from labelmill.schemas.label_maps import LABEL_MAPS_SCHEMA, MAP_COLUMNS
+from labelmill.schemas.locations import join_location
 from labelmill.schemas.versions import Part, Version, digest_json
 from labelmill.tasks.relabel.encode import Labelled
 from labelmill.tasks.relabel.engine import Engine
@@ -49,12 +49,12 @@ class Shard:
 class LabelMapJob:
     """What all shards of a run share. `teacher_labels` maps a dataset's label to the teacher's class id.
 
-    `roots` holds each split's folder of images; `run` is the mark of this run in the receipts.
+    `roots` holds each split's folder or URL of images; `run` is the mark of this run in the receipts.
     """
 
     images: Table
     label_maps: Table
-    roots: dict[str, Path]
+    roots: dict[str, str]
     teacher: Teacher
     engine: Engine
     settings: RelabelSettings
@@ -135,7 +135,8 @@ def label_shard(
 
 
 def _image(job: LabelMapJob, row: dict[str, Any]) -> ImageToLabel:
-    return ImageToLabel(path=job.roots[row["split"]] / row["uri"], sha256=row["sha256"], bytes=row["bytes"])
+    path = join_location(job.roots[row["split"]], row["uri"])
+    return ImageToLabel(path=path, sha256=row["sha256"], bytes=row["bytes"])
 
 
 def build_rows(rows: pa.Table, results: Sequence[Labelled | None], labels: Sequence[int | None]) -> pa.Table:

@@ -65,7 +65,7 @@ def test_flow_takes_flat_parameters_as_text_as_param_gives_them(name):
         ("relabel", {"top_k": 0}),
         ("relabel", {"input_size": "224x"}),
         ("relabel", {"dataset": "Image Net"}),
-        ("relabel", {"store": "s3://bucket"}),
+        ("relabel", {"store": "http://bucket"}),
         ("relabel", {"top-k": 3}),
         ("relabel", {"parameters": {}}),
         ("ingest-imagenet", {"split": "a/b"}),
