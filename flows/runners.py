@@ -80,6 +80,7 @@ def _open_runner(parameters: RelabelParameters, processes: int) -> Iterator[Task
             return
         from prefect_dask import DaskTaskRunner
 
+        os.environ.setdefault("PREFECT_PLUGINS_ENABLED", "false")  # Dask imports Prefect where plugins cannot start
         if parameters.runner_address:
             yield stack.enter_context(DaskTaskRunner(address=parameters.runner_address))
             return
