@@ -109,17 +109,7 @@ def label_shard(
 ) -> Receipt:
     """Label the images of a shard, write its part and its receipt. Every row of the shard becomes a row."""
     rows = read_rows(job.images, shard.part, shard.split).slice(shard.start, len(shard))
-    good = [place for place, status in enumerate(rows["status"].to_pylist()) if status == Status.DONE]
-    on_batch(len(rows) - len(good), len(rows) - len(good))
-    to_label = rows.take(pa.array(good, pa.int64()))
-    labelled = job.engine.label(
-        [_image(job, row) for row in to_label.select(["uri", "split", "sha256", "bytes"]).to_pylist()],
-        temperature=job.temperature,
-        on_batch=on_batch,
-    )
-    results: list[Labelled | None] = [None] * len(rows)
-    for place, result in zip(good, labelled, strict=True):
-        results[place] = result
+    results = label_rows(job, rows, on_batch=on_batch)
     table = build_rows(rows, results, labels_of(rows, job.teacher_labels))
     part = job.label_maps.write_part(table, key=shard.key, layout=LABEL_MAPS_LAYOUT)
     done = sum(r is not None and r.map is not None for r in results)
@@ -132,6 +122,24 @@ def label_shard(
     )
     job.label_maps.receipts.write(receipt)
     return receipt
+
+
+def label_rows(
+    job: LabelMapJob, rows: pa.Table, *, on_batch: Callable[[int, int], None] = lambda done, rejected: None
+) -> list[Labelled | None]:
+    """Label the images of some rows; None for an image that was rejected at ingest."""
+    good = [place for place, status in enumerate(rows["status"].to_pylist()) if status == Status.DONE]
+    on_batch(len(rows) - len(good), len(rows) - len(good))
+    to_label = rows.take(pa.array(good, pa.int64()))
+    labelled = job.engine.label(
+        [_image(job, row) for row in to_label.select(["uri", "split", "sha256", "bytes"]).to_pylist()],
+        temperature=job.temperature,
+        on_batch=on_batch,
+    )
+    results: list[Labelled | None] = [None] * len(rows)
+    for place, result in zip(good, labelled, strict=True):
+        results[place] = result
+    return results
 
 
 def _image(job: LabelMapJob, row: dict[str, Any]) -> ImageToLabel:
