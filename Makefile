@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test check bench up down clean
+.PHONY: demo test drills check bench up down clean
 
 demo: .venv/.installed
 	$(BIN)/labelmill demo
@@ -11,7 +11,11 @@ demo: .venv/.installed
 PYTEST := $(BIN)/pytest -n 2 --dist loadfile
 
 test: .venv/.installed
-	$(PYTEST)
+	$(PYTEST) -m "not drill"
+
+# Databases, workers, clusters and buckets that are started for real and broken on purpose.
+drills: .venv/.installed
+	$(PYTEST) -m drill
 
 check: .venv/.installed
 	$(BIN)/ruff check .

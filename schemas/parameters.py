@@ -151,6 +151,8 @@ class IngestImagenetParameters(IngestParameters):
 class TeacherParameters(FlowParameters):
     """What every run of a teacher takes."""
 
+    store: Location = Field(description="folder or URL of the store that holds the dataset's images table")
+    dataset: DatasetName = Field(description="name of the dataset in the store")
     teacher: str = Field(
         min_length=1, description="model name of timm, or torchvision/NAME; for example tf_efficientnet_lite0"
     )
@@ -206,8 +208,6 @@ class TeacherParameters(FlowParameters):
 class RelabelParameters(TeacherParameters):
     """Run a teacher over a dataset's images and store a label map for each."""
 
-    store: Location = Field(description="folder or URL of the store that holds the dataset's images table")
-    dataset: DatasetName = Field(description="name of the dataset in the store")
     split: str | None = Field(None, description="relabel only this split; default: all")
     images_version: int | None = Field(None, ge=1, description="version of the images table; default: the latest")
     image_root: Location | None = Field(
@@ -225,6 +225,7 @@ class RelabelParameters(TeacherParameters):
 class ImagenetPipelineParameters(TeacherParameters, IngestImagenetParameters):
     """Ingest ImageNet, run a teacher over one split of it and write a page that shows the label maps."""
 
+    store: Location = Field(description="folder or URL of the store; made when it does not exist")
     dataset: DatasetName = Field("imagenet", description="name of the dataset in the store")
     report: LocalPath | None = Field(
         None, description="file for the page; default: reports/vN.html in the folder of the label maps"

@@ -101,7 +101,7 @@ GOOD = {"store": "{store}", "dataset": "imagenet", "teacher": "resnet18", "weigh
         ("image-root", "http://bucket", "not supported"),
         ("shard-size", "0", "greater than or equal to 1"),
         ("batch-size", "0", "greater than or equal to 1"),
-        ("device", "gpu", "expected auto, cpu, cuda"),
+        ("device", "gpu", "expected auto, one, cpu, cuda"),
         ("workers", "-1", "greater than or equal to 0"),
         ("calibration-images", "7", "greater than or equal to 8"),
         ("max-pixels", "0", "greater than or equal to 1"),
@@ -219,7 +219,7 @@ def test_run_ingest_then_relabel_by_the_fixed_command_lines(
     assert [flow_run["state_type"] for flow_run in flow_runs] == ["COMPLETED", "COMPLETED"]
     assert flow_runs[0]["parameters"]["store"] == str(store)
     tasks = ask(prefect_server, "task_runs", {"task_runs": {"flow_run_id": {"any_": [flow_runs[0]["id"]]}}})
-    assert sorted(task["name"] for task in tasks) == ["shard-0", "shard-1", "shard-2"]
+    assert sorted(task["name"] for task in tasks) == [f"imagenet by {tiny_teacher.name} shard {n}" for n in range(3)]
 
 
 def ask(api, what, body):

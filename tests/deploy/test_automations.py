@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.prefect
+pytestmark = [pytest.mark.prefect, pytest.mark.drill]
 
 ZOMBIES = "labelmill: end zombie runs"
 ALERTS = "labelmill: alert on failed and crashed runs"

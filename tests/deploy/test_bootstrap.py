@@ -5,7 +5,7 @@ import yaml
 
 from labelmill.flows.registry import FLOWS
 
-pytestmark = pytest.mark.prefect
+pytestmark = [pytest.mark.prefect, pytest.mark.drill]
 
 
 def deployments(server):

@@ -132,6 +132,7 @@ def run_by_schedule(url, deployment, parameters, until):
         return run.state_name
 
 
+@pytest.mark.drill
 @pytest.mark.prefect
 @pytest.mark.skipif(sys.platform != "linux", reason="needs process groups and PostgreSQL of this system")
 def test_up_deploys_runs_by_the_short_name_survives_a_killed_worker_and_keeps_a_schedule(

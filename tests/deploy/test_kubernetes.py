@@ -72,6 +72,7 @@ def container(job):
     return only
 
 
+@pytest.mark.drill
 @pytest.mark.prefect
 @pytest.mark.parametrize(("case", "gpus"), [("default", 1), ("two", 2), ("none", 0), ("run", 4)])
 def test_job_gpu_count_of_a_deployment_or_run_is_the_limit_of_gpus(jobs, case, gpus):
@@ -80,6 +81,7 @@ def test_job_gpu_count_of_a_deployment_or_run_is_the_limit_of_gpus(jobs, case, g
     assert "nvidia.com/gpu" not in resources["requests"]  # Kubernetes takes the limit for the request
 
 
+@pytest.mark.drill
 @pytest.mark.prefect
 def test_job_other_variables_of_a_deployment_are_in_the_pod(jobs):
     job = jobs["two"]
@@ -99,6 +101,7 @@ def test_job_other_variables_of_a_deployment_are_in_the_pod(jobs):
     assert mounts["images"]["readOnly"] is True
 
 
+@pytest.mark.drill
 @pytest.mark.prefect
 def test_job_runs_our_image_as_its_user_and_reports_to_the_server(jobs, server):
     job = jobs["default"]
@@ -113,6 +116,7 @@ def test_job_runs_our_image_as_its_user_and_reports_to_the_server(jobs, server):
     assert environment["PREFECT_HOME"] == two["PREFECT_HOME"] == "/home/labelmill/.prefect"  # not the worker's
 
 
+@pytest.mark.drill
 @pytest.mark.prefect
 @pytest.mark.parametrize("case", CASES)
 def test_job_fits_the_schema_of_kubernetes(jobs, case):
@@ -126,6 +130,7 @@ def test_job_fits_the_schema_of_kubernetes(jobs, case):
         validator.validate(job, KUBERNETES_VERSION, strict=True)
 
 
+@pytest.mark.drill
 @pytest.mark.prefect
 @pytest.mark.parametrize(
     "variables", [{"gpu_count": -1}, {"gpu_count": "two"}, {"memory": "lots"}], ids=["negative", "word", "no-quantity"]

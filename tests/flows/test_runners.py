@@ -17,6 +17,7 @@ def store(tmp_path, make_images, ingest):
     return tmp_path / "store"
 
 
+@pytest.mark.drill
 @pytest.mark.prefect
 @pytest.mark.parametrize(("runner", "module"), [("dask", "prefect_dask"), ("ray", "prefect_ray")])
 def test_relabel_on_a_cluster_of_two_gives_the_bytes_of_threads(

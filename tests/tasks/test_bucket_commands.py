@@ -61,6 +61,7 @@ def test_commands_over_a_bucket_that_does_not_answer_say_so_in_one_line(run, pla
         assert err.startswith(f"labelmill: error: {place}")
 
 
+@pytest.mark.drill
 @pytest.mark.prefect
 def test_run_flows_over_a_bucket(run_cli, bucket, tmp_path, make_images, tiny_teacher):
     source = bucket.upload(make_images(tmp_path / "train", {"n01443537": 3, "n01484850": 2}), "train")

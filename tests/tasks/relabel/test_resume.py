@@ -12,7 +12,7 @@ from labelmill.tasks.store.verify import verify_version
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs fork and SIGKILL")
-@pytest.mark.parametrize("place", ["folder", "bucket"])
+@pytest.mark.parametrize("place", ["folder", pytest.param("bucket", marks=pytest.mark.drill)])
 def test_relabel_killed_at_random_moments_ends_with_the_same_bytes(
     tmp_path, make_images, ingest, parameters_for, place, request
 ):

@@ -142,6 +142,7 @@ def test_create_that_came_second_keeps_the_first(bucket_table, lineage, monkeypa
     assert values(bucket_table) == [0, 1, 10, 11, 6, 7]
 
 
+@pytest.mark.drill
 def test_create_answer_lost_makes_one_version(bucket, bucket_table, lineage, values):
     """The object was written, the answer was an error: the request sent again meets its own object."""
     part = bucket_table.write_part(pa.table({"a": [7]}), key="seven")
