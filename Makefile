@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test check bench clean
+.PHONY: demo test drills check bench up down clean
 
 demo: .venv/.installed
 	$(BIN)/labelmill demo
@@ -11,7 +11,11 @@ demo: .venv/.installed
 PYTEST := $(BIN)/pytest -n 2 --dist loadfile
 
 test: .venv/.installed
-	$(PYTEST)
+	$(PYTEST) -m "not drill"
+
+# Databases, workers, clusters and buckets that are started for real and broken on purpose.
+drills: .venv/.installed
+	$(PYTEST) -m drill
 
 check: .venv/.installed
 	$(BIN)/ruff check .
@@ -25,6 +29,13 @@ BENCHES := relabel_speed pooling_speed sql_speed run_costs kills cuda_speed forw
 
 bench: .venv/.installed
 	@for bench in $(BENCHES); do echo "\n## $$bench"; $(BIN)/python tests/bench/$$bench.py || exit 1; done
+
+# A Prefect server, the deployments and a worker on this machine, in the background; logs in .labelmill/logs.
+up: .venv/.installed
+	$(BIN)/python deploy/local.py up $(if $(PORT),--port $(PORT))
+
+down: .venv/.installed
+	$(BIN)/python deploy/local.py down
 
 clean:
 	rm -rf .venv demo build dist src/labelmill.egg-info

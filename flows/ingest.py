@@ -5,10 +5,10 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from prefect import flow, task
+from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from labelmill.flows.signature import takes
+from labelmill.flows.definition import define_flow
 from labelmill.flows.untracked import untracked
 from labelmill.schemas.outcomes import Outcome
 from labelmill.schemas.parameters import IngestFolderParameters, IngestImagenetParameters
@@ -22,8 +22,7 @@ if TYPE_CHECKING:
     from labelmill.tasks.store.receipts import Receipt
 
 
-@flow(name="ingest-imagenet")
-@takes(IngestImagenetParameters)
+@define_flow("ingest-imagenet", IngestImagenetParameters, run_name="ingest-imagenet {dataset} {split}")
 def ingest_imagenet(parameters: IngestImagenetParameters) -> Outcome:
     """Ingest ImageNet: a tree of wnid folders, or the flat validation folder with the devkit's ground truth."""
     from labelmill.tasks.ingest.job import prepare_imagenet
@@ -32,8 +31,7 @@ def ingest_imagenet(parameters: IngestImagenetParameters) -> Outcome:
     return _ingest(prepare_imagenet(parameters), started)
 
 
-@flow(name="ingest-folder")
-@takes(IngestFolderParameters)
+@define_flow("ingest-folder", IngestFolderParameters, run_name="ingest-folder {dataset} {split}")
 def ingest_folder(parameters: IngestFolderParameters) -> Outcome:
     """Ingest any tree of image files; the first folder below the source is the label."""
     from labelmill.tasks.ingest.job import prepare_folder
@@ -42,8 +40,8 @@ def ingest_folder(parameters: IngestFolderParameters) -> Outcome:
     return _ingest(prepare_folder(parameters), started)
 
 
-@task(name="ingest-chunk", task_run_name="chunk-{number}", cache_policy=NO_CACHE)
-def _ingest_chunk(number: int, work: tuple[IngestRun, Chunk, ProgressMeter]) -> Receipt:
+@task(name="ingest-chunk", task_run_name="{of} chunk {number}", cache_policy=NO_CACHE)
+def _ingest_chunk(of: str, number: int, work: tuple[IngestRun, Chunk, ProgressMeter]) -> Receipt:
     from labelmill.tasks.ingest.job import ingest_chunk
 
     run, chunk, meter = work
@@ -62,10 +60,11 @@ def _ingest(run: IngestRun, started: float) -> Outcome:
 
     meter = ProgressMeter("files", run.files_to_read)
     receipts = []
+    of = f"{run.parameters.dataset} {run.parameters.split}"
     for chunk in run.chunks:
         receipt = run.table.receipts.find(chunk.key, run=run.run)
         if receipt is None:
-            receipt = _ingest_chunk(chunk.number, untracked((run, chunk, meter)))
+            receipt = _ingest_chunk(of, chunk.number, untracked((run, chunk, meter)))
         else:
             meter.add(reused=len(chunk.files), rejected=receipt.counts["rejected"])
         receipts.append(receipt)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from prefect import flow, task
+from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from labelmill.flows.signature import takes
+from labelmill.flows.definition import define_flow
 from labelmill.flows.untracked import untracked
 from labelmill.schemas.outcomes import Outcome
 from labelmill.schemas.parameters import ExportLabelMapsParameters, ImportLabelMapsParameters
@@ -26,8 +26,7 @@ if TYPE_CHECKING:
     from labelmill.tasks.store.receipts import Receipt
 
 
-@flow(name="import-label-maps")
-@takes(ImportLabelMapsParameters)
+@define_flow("import-label-maps", ImportLabelMapsParameters, run_name="import-label-maps {dataset} from {source}")
 def import_label_maps(parameters: ImportLabelMapsParameters) -> Outcome:
     """Import the label maps of ReLabel's authors: a .pt file for each image, in a tree that mirrors the images."""
     from labelmill.tasks.label_map_files.import_job import commit_import, prepare_import
@@ -40,7 +39,7 @@ def import_label_maps(parameters: ImportLabelMapsParameters) -> Outcome:
         check_stop()
         receipt = run.job.label_maps.receipts.find(shard.key, run=run.job.run)
         if receipt is None:
-            receipt = _import_shard(shard.number, untracked((run, shard, meter)))
+            receipt = _import_shard(parameters.dataset, shard.number, untracked((run, shard, meter)))
         else:
             meter.add(reused=len(shard), rejected=receipt.counts["rejected"])
         receipts.append(receipt)
@@ -49,8 +48,8 @@ def import_label_maps(parameters: ImportLabelMapsParameters) -> Outcome:
     return _describe_import(run, version, worked, time.monotonic() - started)
 
 
-@task(name="import-shard", task_run_name="shard-{number}", cache_policy=NO_CACHE)
-def _import_shard(number: int, work: tuple[ImportRun, Shard, ProgressMeter]) -> Receipt:
+@task(name="import-shard", task_run_name="{of} shard {number}", cache_policy=NO_CACHE)
+def _import_shard(of: str, number: int, work: tuple[ImportRun, Shard, ProgressMeter]) -> Receipt:
     from labelmill.tasks.label_map_files.import_shard import import_shard
 
     run, shard, meter = work
@@ -84,8 +83,7 @@ def _describe_import(run: ImportRun, version: Version, worked: int, seconds: flo
     )
 
 
-@flow(name="export-label-maps")
-@takes(ExportLabelMapsParameters)
+@define_flow("export-label-maps", ExportLabelMapsParameters, run_name="export-label-maps {table} to {out}")
 def export_label_maps(parameters: ExportLabelMapsParameters) -> Outcome:
     """Export label maps in the layout of ReLabel's authors: a .pt file for each image, in the tree of the images."""
     from labelmill.tasks.label_map_files.export_job import prepare_export
@@ -98,13 +96,13 @@ def export_label_maps(parameters: ExportLabelMapsParameters) -> Outcome:
     for shard in run.shards:
         check_stop()
         if shard.files:
-            exported += _export_shard(shard.number, untracked((run, shard, meter)))
+            exported += _export_shard(parameters.table, shard.number, untracked((run, shard, meter)))
     meter.finish()
     return _describe_export(run, exported, time.monotonic() - started)
 
 
-@task(name="export-shard", task_run_name="shard-{number}", cache_policy=NO_CACHE)
-def _export_shard(number: int, work: tuple[ExportRun, ExportShard, ProgressMeter]) -> Exported:
+@task(name="export-shard", task_run_name="{of} shard {number}", cache_policy=NO_CACHE)
+def _export_shard(of: str, number: int, work: tuple[ExportRun, ExportShard, ProgressMeter]) -> Exported:
     from labelmill.tasks.label_map_files.export_shard import export_shard
 
     run, shard, meter = work

@@ -47,6 +47,7 @@ def prefect_api() -> Iterator[None]:
         port = probe.getsockname()[1]
     with tempfile.TemporaryFile() as log:
         server = _start(port, log.fileno())
+        os.environ.setdefault("PREFECT_CLIENT_MAX_RETRIES", "1")  # where it does not answer, it is gone
         os.environ["PREFECT_API_URL"] = f"http://127.0.0.1:{port}/api"
         try:
             _wait(server, port, log.fileno())

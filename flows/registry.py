@@ -11,6 +11,7 @@ from labelmill.schemas.outcomes import Outcome
 from labelmill.schemas.parameters import (
     ExportLabelMapsParameters,
     FlowParameters,
+    ImagenetPipelineParameters,
     ImportLabelMapsParameters,
     IngestFolderParameters,
     IngestImagenetParameters,
@@ -39,6 +40,9 @@ FLOWS = {
         parameters=IngestFolderParameters, module="labelmill.flows.ingest", function="ingest_folder"
     ),
     "relabel": FlowEntry(parameters=RelabelParameters, module="labelmill.flows.relabel", function="relabel"),
+    "imagenet-pipeline": FlowEntry(
+        parameters=ImagenetPipelineParameters, module="labelmill.flows.pipeline", function="imagenet_pipeline"
+    ),
     "import-label-maps": FlowEntry(
         parameters=ImportLabelMapsParameters, module="labelmill.flows.label_map_files", function="import_label_maps"
     ),

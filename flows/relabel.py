@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from collections.abc import Sequence
 from contextlib import closing
 from typing import TYPE_CHECKING
 
-from prefect import flow, task
+from prefect import task
 from prefect.cache_policies import NO_CACHE
 from prefect.futures import PrefectFuture, wait
 
-from labelmill.flows.signature import takes
+from labelmill.flows.definition import define_flow
+from labelmill.flows.runners import label_on_cluster
 from labelmill.flows.untracked import untracked
 from labelmill.schemas.outcomes import Outcome
 from labelmill.schemas.parameters import RelabelParameters
@@ -30,8 +32,7 @@ if TYPE_CHECKING:
 TOP_CLASSES_SHOWN = 5
 
 
-@flow(name="relabel")
-@takes(RelabelParameters)
+@define_flow("relabel", RelabelParameters, run_name="relabel {dataset} by {teacher}")
 def relabel(parameters: RelabelParameters) -> Outcome:
     """Run a teacher over a dataset's images and store a label map for each."""
     from labelmill.tasks.relabel.job import commit_run, prepare_run
@@ -47,23 +48,39 @@ def relabel(parameters: RelabelParameters) -> Outcome:
 
 
 def _label_shards(run: RelabelRun, meter: ProgressMeter) -> list[Receipt]:
-    """Label what no earlier run has, as many shards at once as the engine wants; return all receipts in their order."""
+    """Label what no earlier run has, where the run's parameters say; return all receipts in their order."""
+    receipts: dict[int, Receipt] = {}
+    missing: list[Shard] = []
+    for shard in run.shards:
+        check_stop()
+        receipt = run.job.label_maps.receipts.find(shard.key, run=run.job.run)
+        if receipt is None:
+            missing.append(shard)
+        else:
+            meter.add(reused=len(shard), rejected=receipt.counts["rejected"])
+            receipts[shard.number] = receipt
+    of = f"{run.parameters.dataset} by {run.parameters.teacher}"
+    if missing and run.parameters.runner != "threads":
+        receipts |= label_on_cluster(run, missing, of, meter)
+    else:
+        receipts |= _label_here(run, missing, of, meter)
+    return [receipts[shard.number] for shard in run.shards]
+
+
+def _label_here(run: RelabelRun, shards: Sequence[Shard], of: str, meter: ProgressMeter) -> dict[int, Receipt]:
+    """Label shards in this process, as many at once as the engine wants; return their receipts by number."""
     receipts: dict[int, Receipt] = {}
     working: deque[tuple[int, PrefectFuture[Receipt]]] = deque()
     at_once = run.job.engine.shards_at_once
     try:
-        for shard in run.shards:
+        for shard in shards:
             check_stop()
-            receipt = run.job.label_maps.receipts.find(shard.key, run=run.job.run)
-            if receipt is not None:
-                meter.add(reused=len(shard), rejected=receipt.counts["rejected"])
-                receipts[shard.number] = receipt
-            elif at_once == 1:
-                receipts[shard.number] = _label_shard(shard.number, untracked((run, shard, meter)))
+            if at_once == 1:
+                receipts[shard.number] = _label_shard(of, shard.number, untracked((run, shard, meter)))
             else:
                 if len(working) == at_once:
                     _take_oldest(working, receipts)
-                working.append((shard.number, _label_shard.submit(shard.number, untracked((run, shard, meter)))))
+                working.append((shard.number, _label_shard.submit(of, shard.number, untracked((run, shard, meter)))))
         while working:
             _take_oldest(working, receipts)
     except BaseException as error:
@@ -71,7 +88,7 @@ def _label_shards(run: RelabelRun, meter: ProgressMeter) -> list[Receipt]:
             ask_to_stop()
         wait([future for _, future in working])  # what they finish is kept, and the engine is theirs until then
         raise
-    return [receipts[shard.number] for shard in run.shards]
+    return receipts
 
 
 def _take_oldest(working: deque[tuple[int, PrefectFuture[Receipt]]], receipts: dict[int, Receipt]) -> None:
@@ -80,8 +97,8 @@ def _take_oldest(working: deque[tuple[int, PrefectFuture[Receipt]]], receipts: d
     working.popleft()  # not before: whoever ends the run waits for all that may still use the engine
 
 
-@task(name="label-shard", task_run_name="shard-{number}", cache_policy=NO_CACHE)
-def _label_shard(number: int, work: tuple[RelabelRun, Shard, ProgressMeter]) -> Receipt:
+@task(name="label-shard", task_run_name="{of} shard {number}", cache_policy=NO_CACHE)
+def _label_shard(of: str, number: int, work: tuple[RelabelRun, Shard, ProgressMeter]) -> Receipt:
     from labelmill.tasks.relabel.shards import label_shard
 
     run, shard, meter = work

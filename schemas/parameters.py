@@ -6,9 +6,10 @@ import re
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
 from labelmill.schemas.errors import BadInput
+from labelmill.schemas.locations import check_location
 from labelmill.schemas.names import DatasetName, split_table_name
 
 PIXELS_MAX = 178_956_970
@@ -19,7 +20,7 @@ FILE_BYTES_MAX = 256 * 2**20
 
 _SIZE = re.compile(r"(\d{1,5})(?:x(\d{1,5}))?")
 
-_DEVICE = re.compile(r"(auto|cpu|cuda)(?:(?<=cuda):(\d{1,3}(?:,\d{1,3})*))?")
+_DEVICE = re.compile(r"(auto|one|cpu|cuda)(?:(?<=cuda):(\d{1,3}(?:,\d{1,3})*))?")
 
 
 def parse_input_size(size: int | str) -> tuple[int, int]:
@@ -31,7 +32,7 @@ def parse_input_size(size: int | str) -> tuple[int, int]:
 
 
 def parse_device(device: str) -> tuple[str, tuple[int, ...]]:
-    """Return the kind of `auto`, `cpu`, `cuda` or `cuda:0,2` and the numbers it names, none for all.
+    """Return the kind of `auto`, `one`, `cpu`, `cuda` or `cuda:0,2` and the numbers it names, none for all.
 
     Raises BadInput for anything else.
     """
@@ -39,7 +40,8 @@ def parse_device(device: str) -> tuple[str, tuple[int, ...]]:
     numbers = tuple(int(number) for number in match[2].split(",")) if match and match[2] else ()
     if match is None or len(set(numbers)) < len(numbers):
         raise BadInput(
-            f"device {device!r}: expected auto, cpu, cuda (all of them), or some, each once, such as cuda:0 or cuda:0,2"
+            f"device {device!r}: expected auto, one, cpu, cuda (all of them), or some, each once, such as cuda:0 or "
+            "cuda:0,2"
         )
     return match[1], numbers
 
@@ -70,13 +72,27 @@ def _check_local(path: str) -> str:
     return str(Path(path.removeprefix("file://")).expanduser().absolute())
 
 
+def _check_location(path: str) -> str:
+    if not path.strip():
+        raise BadInput("expected a path or URL, got nothing")
+    return check_location(path)
+
+
 def _check_table(table: str) -> str:
     split_table_name(table)
     return table
 
 
-LocalPath = Annotated[str, AfterValidator(_check_local)]
-WeightsName = Annotated[str, AfterValidator(_make_absolute)]
+# The patterns are for Prefect's form alone: a run that is scheduled does not know the folder that it was asked from.
+LocalPath = Annotated[str, AfterValidator(_check_local), WithJsonSchema({"type": "string", "pattern": "^(/|file://)"})]
+Location = Annotated[
+    str, AfterValidator(_check_location), WithJsonSchema({"type": "string", "pattern": r"^(/|\w+://)"})
+]
+WeightsName = Annotated[
+    str,
+    AfterValidator(_make_absolute),
+    WithJsonSchema({"type": "string", "pattern": "^(/|package:|pretrained$)"}),
+]
 Device = Annotated[str, AfterValidator(_check_device)]
 InputSize = Annotated[int | str, BeforeValidator(_check_input_size)]
 TableName = Annotated[str, AfterValidator(_check_table)]
@@ -85,14 +101,17 @@ TableName = Annotated[str, AfterValidator(_check_table)]
 class FlowParameters(BaseModel):
     """Base of all parameters: unknown names are refused, values never change."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    # A refused URL may hold a password: errors do not repeat what was given.
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
 
 class IngestParameters(FlowParameters):
     """What every ingest takes."""
 
-    source: LocalPath = Field(description="folder with the images")
-    store: LocalPath = Field(description="folder of the store; made when it does not exist")
+    source: Location = Field(description="folder with the images, or s3://bucket/prefix or gs://bucket/prefix")
+    store: Location = Field(
+        description="folder of the store, or s3://bucket/prefix or gs://bucket/prefix; made when it does not exist"
+    )
     dataset: DatasetName = Field(description="name of the dataset in the store")
     split: str = Field(
         "train", pattern=r"^[A-Za-z0-9_.-]{1,64}$", description="name of this part of the dataset: train, val, …"
@@ -129,10 +148,10 @@ class IngestImagenetParameters(IngestParameters):
     )
 
 
-class RelabelParameters(FlowParameters):
-    """Run a teacher over a dataset's images and store a label map for each."""
+class TeacherParameters(FlowParameters):
+    """What every run of a teacher takes."""
 
-    store: LocalPath = Field(description="folder of the store that holds the dataset's images table")
+    store: Location = Field(description="folder or URL of the store that holds the dataset's images table")
     dataset: DatasetName = Field(description="name of the dataset in the store")
     teacher: str = Field(
         min_length=1, description="model name of timm, or torchvision/NAME; for example tf_efficientnet_lite0"
@@ -152,11 +171,6 @@ class RelabelParameters(FlowParameters):
         None, description="pixels, or height x width such as 224x320; default: the teacher's own"
     )
     top_k: int = Field(5, ge=1, le=100, description="classes kept in each cell of a map")
-    split: str | None = Field(None, description="relabel only this split; default: all")
-    images_version: int | None = Field(None, ge=1, description="version of the images table; default: the latest")
-    image_root: LocalPath | None = Field(
-        None, description="folder of the images when they are mounted elsewhere than at ingest"
-    )
     precision: Literal["fp32", "fast"] = Field(
         "fp32",
         description="fp32: the teacher's own numbers; fast: bfloat16 where the processor computes with it and a "
@@ -169,11 +183,35 @@ class RelabelParameters(FlowParameters):
     shard_size: int = Field(2048, ge=1, le=100_000, description="images in a shard; a killed run resumes at a shard")
     device: Device = Field(
         "auto",
-        description="where the teacher runs: auto (all CUDA devices when there are any, else the CPU), cpu, cuda (all "
-        "of them), or some, such as cuda:0 or cuda:0,2",
+        description="where the teacher runs: auto (all CUDA devices when there are any, else the CPU), one (a CUDA "
+        "device that no other run holds, waiting for it; the CPU when there is none), cpu, cuda (all of them), or "
+        "some, such as cuda:0 or cuda:0,2",
     )
     batch_size: int | None = Field(
         None, ge=1, le=4096, description="images in a forward pass; default: 16 on a CPU, 64 on a GPU"
+    )
+    runner: Literal["threads", "ray", "dask"] = Field(
+        "threads",
+        description="where shards are labelled: threads of this process, or processes of a Ray or Dask cluster",
+    )
+    runner_address: str | None = Field(
+        None, description="a running cluster, such as ray://head:10001 or tcp://scheduler:8786; default: one of our own"
+    )
+    runner_workers: int = Field(
+        0, ge=0, le=4096, description="processes of the cluster that work at a time; 0 means one for each core here"
+    )
+    calibration_images: int = Field(
+        256, ge=8, le=10_000, description="images on which the temperature of the pooled labels is fitted"
+    )
+
+
+class RelabelParameters(TeacherParameters):
+    """Run a teacher over a dataset's images and store a label map for each."""
+
+    split: str | None = Field(None, description="relabel only this split; default: all")
+    images_version: int | None = Field(None, ge=1, description="version of the images table; default: the latest")
+    image_root: Location | None = Field(
+        None, description="folder or URL of the images when they are elsewhere than at ingest"
     )
     workers: int = Field(
         0,
@@ -181,17 +219,24 @@ class RelabelParameters(FlowParameters):
         le=256,
         description="threads that decode and run the teacher, with a GPU only decode; 0 means one a core",
     )
-    calibration_images: int = Field(
-        256, ge=8, le=10_000, description="images on which the temperature of the pooled labels is fitted"
-    )
     max_pixels: int = Field(PIXELS_MAX, ge=1, description="reject images with more pixels than this")
+
+
+class ImagenetPipelineParameters(TeacherParameters, IngestImagenetParameters):
+    """Ingest ImageNet, run a teacher over one split of it and write a page that shows the label maps."""
+
+    store: Location = Field(description="folder or URL of the store; made when it does not exist")
+    dataset: DatasetName = Field("imagenet", description="name of the dataset in the store")
+    report: LocalPath | None = Field(
+        None, description="file for the page; default: reports/vN.html in the folder of the label maps"
+    )
 
 
 class ImportLabelMapsParameters(FlowParameters):
     """Import the label maps of ReLabel's authors: a .pt file for each image, in a tree that mirrors the images."""
 
     source: LocalPath = Field(description="folder of the .pt files: n01440764/n01440764_10026.pt for the image's .JPEG")
-    store: LocalPath = Field(description="folder of the store that holds the dataset's images table")
+    store: Location = Field(description="folder or URL of the store that holds the dataset's images table")
     dataset: DatasetName = Field(description="name of the dataset in the store")
     teacher: str = Field(
         min_length=1, description="what made the maps, for the lineage; for example efficientnet-l2-ns-475"
@@ -215,7 +260,7 @@ class ImportLabelMapsParameters(FlowParameters):
 class ExportLabelMapsParameters(FlowParameters):
     """Export label maps in the layout of ReLabel's authors: a .pt file for each image, in the tree of the images."""
 
-    store: LocalPath = Field(description="folder of the store that holds the table")
+    store: Location = Field(description="folder or URL of the store that holds the table")
     table: TableName = Field(description="dataset.table of label maps, such as imagenet.label_maps")
     out: LocalPath = Field(description="folder for the .pt files; made when it does not exist")
     version: int | None = Field(None, ge=1, description="version of the table; default: the latest")

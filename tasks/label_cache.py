@@ -23,10 +23,9 @@ import pyarrow.compute as pc
 import torch
 
 from labelmill.models.stored_maps import RECORDS_REVISION, Records, holds_maps, pack_maps
-from labelmill.schemas.errors import StoreDamaged
 from labelmill.schemas.images import Status
 from labelmill.schemas.versions import Part
-from labelmill.tasks.store.files import TEMPORARY_PREFIX, hash_file, temporary_beside
+from labelmill.tasks.store.files import TEMPORARY_PREFIX, temporary_beside
 from labelmill.tasks.store.table import Table
 
 logger = logging.getLogger(__name__)
@@ -79,7 +78,7 @@ class LabelCache:
         except FileNotFoundError as error:
             self._tell_unwritable(error)
             return self._derive(part)
-        found = self._map(path, part) if self._table.part_path(part).is_file() else None
+        found = None if self._table.files.lacking([part.path]) else self._map(path, part)
         if found is not None:
             return found
         records = self._derive(part)
@@ -111,11 +110,8 @@ class LabelCache:
         return mapped[start:end].view(kind)
 
     def _derive(self, part: Part) -> Records:
-        rows = self._table.read_part(part, ["status", *_PACKED_COLUMNS])
-        path = self._table.part_path(part)
-        if hash_file(path) != part.sha256:  # a file under this sha256 would outlive the damage
-            raise StoreDamaged(f"{path}: content does not match its sha256; run labelmill verify")
-        return pack_part(rows, entries=self._entries)
+        # Its content is checked: a file under this sha256 would outlive the damage.
+        return pack_part(self._table.read_whole_part(part, ["status", *_PACKED_COLUMNS]), entries=self._entries)
 
     def _write(self, path: Path, records: Records) -> bool:
         """Write a file of the cache; return False where that cannot be done."""

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+from importlib.util import find_spec
 from pathlib import Path
 
 from labelmill.schemas.errors import BadInput
+from labelmill.schemas.locations import is_object_url
 from labelmill.schemas.parameters import (
     ExportLabelMapsParameters,
     FlowParameters,
@@ -13,8 +15,10 @@ from labelmill.schemas.parameters import (
     IngestImagenetParameters,
     IngestParameters,
     RelabelParameters,
+    TeacherParameters,
 )
 from labelmill.tasks.ingest.list_files import is_text
+from labelmill.tasks.ingest.sources import holds_files
 from labelmill.tasks.label_map_files.preflight import check_export, check_import, check_writable
 from labelmill.tasks.store import open_store
 
@@ -28,6 +32,8 @@ def check_parameters(parameters: FlowParameters) -> None:
             raise BadInput(f"{name}: expected valid UTF-8, got {os.fsencode(value)!r}")
     if isinstance(parameters, IngestParameters):
         _check_ingest(parameters)
+    if isinstance(parameters, TeacherParameters):
+        _check_runner(parameters.runner)
     if isinstance(parameters, RelabelParameters):
         open_store(parameters.store).table(f"{parameters.dataset}.images").version(parameters.images_version)
         if not parameters.weights.startswith(_NO_FILE) and not os.path.isfile(parameters.weights):
@@ -38,18 +44,39 @@ def check_parameters(parameters: FlowParameters) -> None:
         check_export(parameters)
 
 
+def _check_runner(runner: str) -> None:
+    if runner != "threads" and find_spec(f"prefect_{runner}") is None:
+        raise BadInput(f"runner: {runner} is not installed: pip install 'labelmill[{runner}]'")
+
+
 def _check_ingest(parameters: IngestParameters) -> None:
-    try:
-        os.scandir(parameters.source).close()
-    except OSError as error:
-        raise BadInput(f"source: {parameters.source}: {error.strerror}; expected a folder with images") from error
+    _check_source(parameters.source)
     devkit = parameters.devkit if isinstance(parameters, IngestImagenetParameters) else None
     if devkit is not None and not os.path.isdir(devkit):
         raise BadInput(f"devkit: no such folder: {devkit}")
-    check_writable("store", Path(parameters.store, parameters.dataset, "images"))
+    if is_object_url(parameters.store):
+        open_store(parameters.store, create=True)
+    else:
+        check_writable("store", Path(parameters.store, parameters.dataset, "images"))
 
 
-def refuse_store_in_source(folder: Path, root: str) -> None:
+def _check_source(source: str) -> None:
+    """Raise BadInput when a folder cannot be read, or nothing lies below a URL."""
+    if is_object_url(source):
+        if not holds_files(source):
+            raise BadInput(f"source: {source} holds no objects; expected a place with images")
+        return
+    try:
+        os.scandir(source).close()
+    except OSError as error:
+        raise BadInput(f"source: {source}: {error.strerror}; expected a folder with images") from error
+
+
+def refuse_store_in_source(folder: str | Path, root: str) -> None:
     """Raise BadInput when a folder of the store lies below the images' root: an ingest would take in its files."""
-    if Path(os.path.realpath(folder)).is_relative_to(os.path.realpath(root)):
+    if is_object_url(folder) or is_object_url(root):
+        below = f"{folder}/".startswith(f"{root}/")
+    else:
+        below = Path(os.path.realpath(folder)).is_relative_to(os.path.realpath(root))
+    if below:
         raise BadInput(f"store: {folder} lies below the images in {root} and would be ingested too; choose another")

@@ -85,7 +85,7 @@ GOOD = {"store": "{store}", "dataset": "imagenet", "teacher": "resnet18", "weigh
     ("field", "value", "said"),
     [
         ("store", "{store}/none", "no such folder"),
-        ("store", "s3://bucket/store", "not supported"),
+        ("store", "ftp://bucket/store", "not supported"),
         ("dataset", "Image-Net", "expected a lower-case letter"),
         ("dataset", "other", "other.images: no such table"),
         ("teacher", "", "at least 1 character"),
@@ -98,10 +98,10 @@ GOOD = {"store": "{store}", "dataset": "imagenet", "teacher": "resnet18", "weigh
         ("top-k", "three", "valid integer"),
         ("images-version", "0", "greater than or equal to 1"),
         ("images-version", "7", "version 7 does not exist"),
-        ("image-root", "s3://bucket", "not supported"),
+        ("image-root", "http://bucket", "not supported"),
         ("shard-size", "0", "greater than or equal to 1"),
         ("batch-size", "0", "greater than or equal to 1"),
-        ("device", "gpu", "expected auto, cpu, cuda"),
+        ("device", "gpu", "expected auto, one, cpu, cuda"),
         ("workers", "-1", "greater than or equal to 0"),
         ("calibration-images", "7", "greater than or equal to 8"),
         ("max-pixels", "0", "greater than or equal to 1"),
@@ -123,7 +123,7 @@ def test_run_relabel_bad_value_is_refused_at_once_in_one_line(capsys, small_stor
     ("field", "value", "said"),
     [
         ("source", "{tmp}/none", "expected a folder"),
-        ("store", "gs://bucket", "not supported"),
+        ("store", "memory://bucket", "not supported"),
         ("dataset", "main", "expected a lower-case letter"),
         ("split", "a/b", "should match pattern"),
         ("workers", "257", "less than or equal to 256"),
@@ -219,7 +219,7 @@ def test_run_ingest_then_relabel_by_the_fixed_command_lines(
     assert [flow_run["state_type"] for flow_run in flow_runs] == ["COMPLETED", "COMPLETED"]
     assert flow_runs[0]["parameters"]["store"] == str(store)
     tasks = ask(prefect_server, "task_runs", {"task_runs": {"flow_run_id": {"any_": [flow_runs[0]["id"]]}}})
-    assert sorted(task["name"] for task in tasks) == ["shard-0", "shard-1", "shard-2"]
+    assert sorted(task["name"] for task in tasks) == [f"imagenet by {tiny_teacher.name} shard {n}" for n in range(3)]
 
 
 def ask(api, what, body):

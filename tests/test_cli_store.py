@@ -66,7 +66,7 @@ def test_versions_command_empty_store_says_so(run, tmp_path):
 
 BAD = {
     "no folder": (["versions", "{root}/none"], "no such folder"),
-    "remote": (["sql", "s3://x/y", "SELECT 1"], "only the local file system"),
+    "remote": (["sql", "ftp://x/y", "SELECT 1"], "ftp:// is not supported"),
     "no table": (["versions", "{root}", "imagenet.images"], "tables: imagenet.things"),
     "bad name": (["versions", "{root}", "things"], "expected dataset.table"),
     "verify no table": (["verify", "{root}", "imagenet.images"], "no such table"),

@@ -103,7 +103,7 @@ def _parser() -> argparse.ArgumentParser:
     page.add_argument("--out", required=True, metavar="FILE", help="the page; a file that exists is replaced")
     page.add_argument("--images", type=int, default=48, metavar="N", help="how many to show (default: 48)")
     page.add_argument("--version", type=int, help="default: the latest")
-    page.add_argument("--image-root", help="folder of the images when they are elsewhere than at ingest")
+    page.add_argument("--image-root", help="folder or URL of the images when they are elsewhere than at ingest")
 
     verify = commands.add_parser("verify", help="check files, checksums, rows and schema of a version")
     _add_store(verify)
@@ -111,7 +111,7 @@ def _parser() -> argparse.ArgumentParser:
     verify.add_argument("--version", type=int, help="default: the latest")
     verify.add_argument("--reinfer", type=int, metavar="N", help="relabel N images too and compare with their maps")
     verify.add_argument("--weights", metavar="FILE", help="with --reinfer: weights, when not where they were recorded")
-    verify.add_argument("--image-root", metavar="FOLDER", help="with --reinfer: the images, when elsewhere")
+    verify.add_argument("--image-root", metavar="PLACE", help="with --reinfer: the images, when elsewhere")
     verify.add_argument("--workers", type=int, metavar="W", help="with --reinfer: threads (default: one a core)")
 
     collect = commands.add_parser("gc", help="remove files that no version and no live run needs")

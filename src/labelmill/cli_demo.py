@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING
 from pydantic import ValidationError
 
 from labelmill.cli_run import EXIT_USAGE, run_flow
-from labelmill.cli_text import format_bytes, format_outcome, format_seconds, format_table
+from labelmill.cli_text import format_outcome, format_table
 from labelmill.flows.local_server import prefect_api
 from labelmill.schemas.parameters import DemoParameters, IngestImagenetParameters, RelabelParameters
+from labelmill.tasks.wording import format_bytes, format_seconds
 
 if TYPE_CHECKING:
     from labelmill.tasks.demo.crops import AloneName, CropScore, KnownCrop

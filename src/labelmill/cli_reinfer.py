@@ -8,11 +8,11 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from labelmill.cli_text import ProgressLine, format_table
 from labelmill.schemas.errors import BadInput
+from labelmill.schemas.locations import check_location
 from labelmill.tasks.store import open_store
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def reinfer_command(options: argparse.Namespace) -> int:
             options.version,
             count=options.reinfer,
             weights=options.weights,
-            image_root=Path(options.image_root).expanduser().absolute() if options.image_root else None,
+            image_root=check_location(options.image_root) if options.image_root else None,
             workers=options.workers or os.cpu_count() or 1,
         )
     name = f"{options.table} v{result.version.number}"

@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
 from types import FrameType
 
 from pydantic import ValidationError
@@ -22,6 +23,7 @@ from labelmill.flows.registry import FLOWS
 from labelmill.schemas.errors import ServerLost, WorkFailed
 from labelmill.schemas.outcomes import Outcome
 from labelmill.schemas.parameters import FlowParameters
+from labelmill.tasks.wording import format_bytes, format_seconds
 
 EXIT_USAGE = 2
 
@@ -35,6 +37,8 @@ def run_command(given: Sequence[str]) -> int:
         if not asked_for_help:
             print(f"labelmill: error: no flow {name!r}", file=sys.stderr)
         return 0 if name in {"-h", "--help"} else EXIT_USAGE
+    only_estimate = name == "relabel" and "--estimate" in options
+    options = [option for option in options if not (only_estimate and option == "--estimate")]
     try:
         parameters = parse_options(name, FLOWS[name].parameters, options)
     except ValidationError as error:
@@ -42,8 +46,35 @@ def run_command(given: Sequence[str]) -> int:
             field = str(problem["loc"][0]).replace("_", "-") if problem["loc"] else "options"
             print(f"labelmill: --{field}: {problem['msg'].removeprefix('Value error, ')}", file=sys.stderr)
         return EXIT_USAGE
+    if only_estimate:
+        print(_estimate(parameters))
+        return 0
     print(format_outcome(run_flow(name, parameters)))
     return 0
+
+
+def _estimate(parameters: FlowParameters) -> str:
+    """Return what a relabel would take; nothing is written but the temperature, which the run needs as well."""
+    from labelmill.schemas.parameters import RelabelParameters
+    from labelmill.tasks.preflight import check_parameters
+    from labelmill.tasks.relabel.estimate import estimate_run
+    from labelmill.tasks.relabel.job import prepare_run
+
+    check_parameters(parameters)
+    assert isinstance(parameters, RelabelParameters)  # noqa: S101 - as the registry says
+    with _progress_line(), _stoppable():
+        run = prepare_run(parameters)
+        with closing(run.job.engine):
+            found = estimate_run(run)
+    if not found.images:
+        return f"nothing to do: all {found.done_before:,} images are done"
+    return (
+        f"{found.images:,} images to label, {found.done_before:,} done before\n"
+        f"  {found.images_per_s:,.1f} images/s on {found.sampled} of them: {format_seconds(found.seconds)}\n"
+        f"  {found.bytes_per_image:,.0f} bytes an image: {format_bytes(found.bytes)}\n"
+        f"  an hour of this machine labels {3600 * found.images_per_s:,.0f} images; the whole takes "
+        f"{found.seconds / 3600:,.2f} hours"
+    )
 
 
 def _list_flows() -> str:
@@ -87,14 +118,19 @@ def run_flow(name: str, parameters: FlowParameters) -> Outcome:
     from labelmill.tasks.preflight import check_parameters
 
     check_parameters(parameters)
+    with _progress_line(), _stoppable() as stop:
+        return _run_under_prefect(name, parameters, stop)
+
+
+@contextmanager
+def _progress_line() -> Iterator[None]:
     line = ProgressLine()
     progress = logging.getLogger("labelmill.progress")
     progress.addHandler(line)
     progress.setLevel(logging.INFO)
     progress.propagate = False
     try:
-        with _stoppable() as stop:
-            return _run_under_prefect(name, parameters, stop)
+        yield
     finally:
         progress.removeHandler(line)
         line.end_line()

@@ -8,11 +8,13 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from labelmill.cli_text import format_bytes, format_table, write_csv, write_json
+from labelmill.cli_text import format_table, write_csv, write_json
 from labelmill.schemas.errors import BadInput
+from labelmill.schemas.locations import check_location
 from labelmill.schemas.versions import Version
 from labelmill.tasks.ingest.list_files import is_text
 from labelmill.tasks.store import open_store
+from labelmill.tasks.wording import format_bytes
 
 if TYPE_CHECKING:
     from labelmill.tasks.store.connection import StoreConnection
@@ -142,7 +144,7 @@ def page_command(options: argparse.Namespace) -> int:
     from labelmill.tasks.report.page import build_page
     from labelmill.tasks.store.files import replace_file
 
-    root = Path(options.image_root).expanduser().absolute() if options.image_root else None
+    root = check_location(options.image_root) if options.image_root else None
     page = build_page(
         open_store(options.store), options.table, version=options.version, images=options.images, image_root=root
     ).encode()

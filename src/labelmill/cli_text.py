@@ -13,6 +13,7 @@ from typing import TextIO
 
 from labelmill.schemas.outcomes import Outcome
 from labelmill.tasks.progress import Progress
+from labelmill.tasks.wording import describe_outcome, describe_progress
 
 LINE_EVERY_S = 5.0
 """Where the line cannot move (a log, a pipe), progress is a new line this often."""
@@ -80,36 +81,9 @@ def _distinct(names: Sequence[str]) -> list[str]:
     return keys
 
 
-def format_bytes(size: float) -> str:
-    """Return a size with its unit, in powers of ten."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if size < 1000:
-            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
-        size /= 1000
-    return f"{size:.1f} TB"
-
-
-def format_seconds(seconds: float) -> str:
-    """Return a duration as people say it."""
-    if seconds < 9.95:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    if not minutes:
-        return f"{rest} s"
-    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
-
-
 def format_outcome(outcome: Outcome) -> str:
     """Return the table that ends a run."""
-    lines = [
-        ("table", f"{outcome.table}, version {outcome.version}"),
-        ("images", f"{outcome.images:,}"),
-        ("done", f"{outcome.done:,}"),
-        ("rejected", f"{sum(outcome.rejected.values()):,}"),
-        *((f"  {reason}", f"{count:,}") for reason, count in outcome.rejected.items()),
-        ("worked on now", f"{outcome.worked:,} in {format_seconds(outcome.seconds)}, {outcome.images_per_s:,.1f}/s"),
-        *outcome.facts.items(),
-    ]
+    lines = describe_outcome(outcome)
     width = max(len(name) for name, _ in lines)
     return "\n".join([outcome.title, *(f"  {name.ljust(width)}  {value}" for name, value in lines)])
 
@@ -130,24 +104,14 @@ class ProgressLine(logging.Handler):
             return
         finished = progress.done + progress.reused >= progress.total
         if self._moving:
-            print(f"\r\x1b[2K{_line(progress)}", end="\n" if finished else "", file=sys.stderr, flush=True)
+            print(f"\r\x1b[2K{describe_progress(progress)}", end="\n" if finished else "", file=sys.stderr, flush=True)
             self._drawn = not finished
         elif finished or progress.elapsed_s - self._last >= LINE_EVERY_S:
             self._last = progress.elapsed_s
-            print(_line(progress), file=sys.stderr, flush=True)
+            print(describe_progress(progress), file=sys.stderr, flush=True)
 
     def end_line(self) -> None:
         """Leave a line that was still moving, so that what comes next starts on its own."""
         if self._drawn:
             print(file=sys.stderr)
             self._drawn = False
-
-
-def _line(p: Progress) -> str:
-    at = p.done + p.reused
-    parts = [f"{at:,} of {p.total:,} {p.what}", f"{p.rate:,.1f}/s", f"{p.rejected:,} rejected"]
-    if p.reused:
-        parts.append(f"{p.reused:,} done before")
-    if p.eta_s is not None and at < p.total:
-        parts.append(f"{format_seconds(p.eta_s)} left")
-    return "  ".join(parts)

@@ -7,14 +7,19 @@ import os
 import stat
 
 from labelmill.schemas.images import Reason
+from labelmill.schemas.locations import is_object_url
+from labelmill.tasks.images.read_object import read_object
 from labelmill.tasks.images.rejected_image import RejectedImage
 
 
 def read_bytes(path: str | os.PathLike[str], *, max_bytes: int) -> bytes:
     """Return the content of a regular file; never waits on a pipe or device, never reads more than max_bytes + 1.
 
-    Raises RejectedImage: broken_link, missing, unreadable, not_a_file or too_many_bytes.
+    A URL of an object store is read from there. Raises RejectedImage: broken_link, missing, unreadable, not_a_file or
+    too_many_bytes; WorkFailed when an object store gives no answer.
     """
+    if is_object_url(path):
+        return read_object(str(path), max_bytes=max_bytes)
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
         try:

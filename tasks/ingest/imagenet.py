@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Sequence
 
 from labelmill.schemas.classes import WNID_PATTERN, ClassList, ClassName
 from labelmill.schemas.errors import BadInput
+from labelmill.schemas.locations import join_location
 from labelmill.tasks.ingest.devkit import Devkit, is_validation_name
 from labelmill.tasks.ingest.labels import SourceLabels
 from labelmill.tasks.ingest.list_files import FileKind, ListedFile
 from labelmill.tasks.ingest.plan import settle_classes
+from labelmill.tasks.ingest.sources import look_into
 
 
 def find_imagenet_root(source: str, split: str) -> str:
@@ -18,20 +19,15 @@ def find_imagenet_root(source: str, split: str) -> str:
 
     A source that cannot be read is returned as it is: listing it says what is wrong.
     """
-    below = os.path.join(source, split)
+    below = join_location(source, split)
     return below if not _looks_like_imagenet(source) and _looks_like_imagenet(below) else source
 
 
 def _looks_like_imagenet(folder: str) -> bool:
-    try:
-        with os.scandir(folder) as entries:
-            return any(_is_wnid_folder(entry) or is_validation_name(entry.name) for entry in entries)
-    except OSError:
-        return False
-
-
-def _is_wnid_folder(entry: os.DirEntry[str]) -> bool:
-    return WNID_PATTERN.fullmatch(entry.name) is not None and os.path.isdir(entry.path)
+    return any(
+        is_validation_name(name) or (WNID_PATTERN.fullmatch(name) is not None and is_folder())
+        for name, is_folder in look_into(folder)
+    )
 
 
 def label_imagenet(files: Sequence[ListedFile], *, devkit: Devkit | None) -> SourceLabels:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -13,13 +12,14 @@ import pyarrow.compute as pc
 from labelmill.schemas.classes import ClassList
 from labelmill.schemas.errors import WorkFailed
 from labelmill.schemas.images import IMAGES_SCHEMA, TRANSIENT_REASONS, Status
+from labelmill.schemas.locations import join_location
 from labelmill.schemas.parameters import IngestFolderParameters, IngestImagenetParameters, IngestParameters
 from labelmill.schemas.versions import Part, Version, digest_json
 from labelmill.tasks.ingest.devkit import read_devkit
 from labelmill.tasks.ingest.folder import label_by_folder, label_nothing
 from labelmill.tasks.ingest.imagenet import find_imagenet_root, label_imagenet
 from labelmill.tasks.ingest.labels import SourceLabels
-from labelmill.tasks.ingest.list_files import ListedFile, as_text, list_files
+from labelmill.tasks.ingest.list_files import ListedFile, as_text
 from labelmill.tasks.ingest.plan import (
     COMPARED_COLUMNS,
     IngestPlan,
@@ -29,6 +29,7 @@ from labelmill.tasks.ingest.plan import (
     settle_labels,
 )
 from labelmill.tasks.ingest.rows import RowSettings, build_rows
+from labelmill.tasks.ingest.sources import holds_files, list_source
 from labelmill.tasks.lineage import make_lineage
 from labelmill.tasks.preflight import refuse_store_in_source
 from labelmill.tasks.store import Change, Table, open_store
@@ -84,8 +85,8 @@ def prepare_folder(parameters: IngestFolderParameters) -> IngestRun:
 def _prepare(
     flow: str, parameters: IngestParameters, root: str, label: Callable[[Sequence[ListedFile]], SourceLabels]
 ) -> IngestRun:
-    refuse_store_in_source(Path(parameters.store, parameters.dataset), root)
-    files = list_files(root)
+    refuse_store_in_source(join_location(parameters.store, parameters.dataset), root)
+    files = list_source(root)
     found = label(files)
     table = open_store(parameters.store, create=True).table(f"{parameters.dataset}.images")
     latest = table.latest()
@@ -190,7 +191,7 @@ def ingest_chunk(run: IngestRun, chunk: Chunk, *, on_done: Callable[[int], None]
     """
     rows = build_rows(chunk.files, chunk.labels, run.settings, on_done=on_done)
     transient = not TRANSIENT_REASONS.isdisjoint(rows["reason"].to_pylist())
-    if transient and _is_gone(run.settings.root):
+    if transient and not holds_files(run.settings.root):
         raise WorkFailed(f"source: {run.settings.root} disappeared while it was read; nothing was committed; run again")
     part = None
     if chunk.replaces is not None:
@@ -207,15 +208,6 @@ def ingest_chunk(run: IngestRun, chunk: Chunk, *, on_done: Callable[[int], None]
     )
     run.table.receipts.write(receipt)
     return receipt
-
-
-def _is_gone(root: str) -> bool:
-    """Tell whether a folder that held files cannot be listed any more or, as a mount point left behind, is empty."""
-    try:
-        with os.scandir(root) as entries:
-            return next(entries, None) is None
-    except OSError:
-        return True
 
 
 def _merge(read: pa.Table, older: pa.Table, image_ids: Sequence[str]) -> pa.Table:

@@ -16,11 +16,13 @@ from labelmill.schemas.images import Reason
 class FileKind(StrEnum):
     """What an entry of a folder turned out to be; only a `file` can hold an image.
 
-    A regular file whose path is not valid UTF-8 is a `bad_name`: no id or uri could name it.
+    A regular file whose path is not valid UTF-8 is a `bad_name`: no id or uri could name it. An object whose key could
+    not be the path of a file is a `bad_key`.
     """
 
     FILE = "file"
     BAD_NAME = "bad_name"
+    BAD_KEY = "bad_key"
     BROKEN_LINK = "broken_link"
     MISSING = "missing"
     NOT_A_FILE = "not_a_file"
@@ -31,6 +33,7 @@ class FileKind(StrEnum):
 
 KIND_REASONS = {
     FileKind.BAD_NAME: (Reason.BAD_NAME, "the path is not valid UTF-8; rename the file or its folder"),
+    FileKind.BAD_KEY: (Reason.BAD_NAME, "a key with an empty part, '.' or '..' between slashes, or with ?versionId="),
     FileKind.BROKEN_LINK: (Reason.BROKEN_LINK, "a link that leads nowhere"),
     FileKind.MISSING: (Reason.MISSING, "gone while the folder was listed"),
     FileKind.NOT_A_FILE: (Reason.NOT_A_FILE, "expected a regular file, got a pipe, a socket or a device"),

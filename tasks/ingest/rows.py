@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from labelmill.schemas.classes import ClassList
 from labelmill.schemas.images import IMAGES_SCHEMA, Reason, Status
+from labelmill.schemas.locations import is_object_url, join_location
 from labelmill.tasks.images.inspect_image import ImageFacts, inspect_image
 from labelmill.tasks.ingest.list_files import KIND_REASONS, FileKind, ListedFile, as_text
 from labelmill.tasks.ingest.plan import lacks_label
@@ -24,7 +25,7 @@ _FILES_PER_STEP = 32
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RowSettings:
-    """What all rows of a split share. `root` is the folder that paths are relative to."""
+    """What all rows of a split share. `root` is the folder or URL that paths are relative to."""
 
     root: str
     split: str
@@ -95,7 +96,11 @@ def _find_facts(file: ListedFile, label: int | None, settings: RowSettings) -> I
     if file.kind is not FileKind.FILE:
         reason, detail = KIND_REASONS[file.kind]
         return ImageFacts(status=Status.REJECTED, reason=reason, detail=detail)
-    path = os.path.join(settings.root, file.path)
+    if is_object_url(settings.root) and (file.size or 0) > settings.max_bytes:  # without reading the first of it
+        return ImageFacts(
+            status=Status.REJECTED, reason=Reason.TOO_MANY_BYTES, detail=f"more than {settings.max_bytes} bytes"
+        )
+    path = join_location(settings.root, file.path)
     facts = inspect_image(path, max_pixels=settings.max_pixels, max_bytes=settings.max_bytes)
     if not lacks_label(file, label, required=settings.labels_required):
         return facts

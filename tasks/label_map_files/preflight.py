@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from labelmill.schemas.errors import BadInput
+from labelmill.schemas.locations import is_object_url
 from labelmill.schemas.parameters import ExportLabelMapsParameters, ImportLabelMapsParameters
 from labelmill.schemas.versions import Version
 from labelmill.tasks.store import open_store
@@ -26,7 +27,7 @@ def check_export(parameters: ExportLabelMapsParameters) -> None:
         raise BadInput(f"{parameters.table}: expected a table of label maps")
     check_writable("out", Path(parameters.out))
     store = os.path.realpath(parameters.store)
-    if os.path.commonpath([store, os.path.realpath(parameters.out)]) == store:
+    if not is_object_url(parameters.store) and os.path.commonpath([store, os.path.realpath(parameters.out)]) == store:
         raise BadInput(f"out: {parameters.out} lies in the store; choose another folder")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import heapq
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from labelmill.models.teacher import Teacher
 from labelmill.models.temperature import fit_temperature
 from labelmill.schemas.errors import WorkFailed
 from labelmill.schemas.images import Status
+from labelmill.schemas.locations import join_location
 from labelmill.schemas.versions import Version, digest_json
 from labelmill.tasks.progress import ProgressMeter
 from labelmill.tasks.relabel.encode import Labelled, pool_whole
@@ -23,7 +24,6 @@ from labelmill.tasks.relabel.load import ImageToLabel
 from labelmill.tasks.relabel.movement import Movement, measure_movement
 from labelmill.tasks.relabel.settings import RelabelSettings
 from labelmill.tasks.relabel.shards import RETRIED_REASONS, read_rows
-from labelmill.tasks.store.files import replace_file
 from labelmill.tasks.store.table import Table
 
 
@@ -50,7 +50,7 @@ def calibrate(
     *,
     images: Table,
     version: Version,
-    roots: dict[str, Path],
+    roots: Mapping[str, str | Path],
     label_maps: Table,
     count: int,
     exact: Callable[[], Engine] | None = None,
@@ -65,17 +65,17 @@ def calibrate(
     """
     arithmetic = {k: v for k, v in settings.facts().items() if k not in {"batch_size", "max_pixels", "numerics"}}
     key = digest_json({"teacher": teacher.digest, "settings": arithmetic, "count": count})
-    path = label_maps.folder / "calibrations" / f"{key}.json"
-    if path.is_file():
-        return Calibration.model_validate_json(path.read_bytes())
+    path = f"calibrations/{key}.json"
+    for _, kept in label_maps.files.read_all([path]):
+        return Calibration.model_validate_json(kept)
     drawn = draw_images(images, version, roots, count)
     calibration = fit_on_images(engine, teacher, settings, drawn, exact=exact)
     if not calibration.lost:  # with images missing that may come back, it is good for this run alone
-        replace_file(path, calibration.model_dump_json(indent=1).encode())
+        label_maps.files.replace(path, calibration.model_dump_json(indent=1).encode())
     return calibration
 
 
-def draw_images(images: Table, version: Version, roots: dict[str, Path], count: int) -> list[ImageToLabel]:
+def draw_images(images: Table, version: Version, roots: Mapping[str, str | Path], count: int) -> list[ImageToLabel]:
     """Draw `count` images that are not rejected: those whose ids have the lowest sha256, the same at every run."""
 
     def candidates() -> Iterator[tuple[str, ImageToLabel]]:
@@ -83,7 +83,7 @@ def draw_images(images: Table, version: Version, roots: dict[str, Path], count: 
             for row in read_rows(images, part, None).to_pylist():
                 if row["status"] == Status.DONE and row["split"] in roots:
                     draw = hashlib.sha256(row["image_id"].encode()).hexdigest()
-                    path = roots[row["split"]] / row["uri"]
+                    path = join_location(roots[row["split"]], row["uri"])
                     yield draw, ImageToLabel(path=path, sha256=row["sha256"], bytes=row["bytes"])
 
     return [image for _, image in heapq.nsmallest(count, candidates(), key=lambda pair: pair[0])]

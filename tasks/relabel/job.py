@@ -6,7 +6,6 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from labelmill.models.class_match import ClassMatch, match_classes
@@ -17,6 +16,7 @@ from labelmill.schemas.label_maps import LabelMapMetadata
 from labelmill.schemas.parameters import RelabelParameters, parse_input_size
 from labelmill.schemas.versions import Version, digest_json
 from labelmill.tasks.commit_label_maps import commit_label_maps
+from labelmill.tasks.ingest.sources import is_there
 from labelmill.tasks.lineage import make_lineage
 from labelmill.tasks.relabel.calibrate import Calibration, calibrate
 from labelmill.tasks.relabel.devices import choose_batch_size, choose_devices
@@ -24,6 +24,7 @@ from labelmill.tasks.relabel.engine import Engine
 from labelmill.tasks.relabel.engine_process import TeacherSource
 from labelmill.tasks.relabel.load import choose_resizer
 from labelmill.tasks.relabel.open_engine import open_engine
+from labelmill.tasks.relabel.remote_shard import RemoteJob
 from labelmill.tasks.relabel.settings import RelabelSettings
 from labelmill.tasks.relabel.shards import LabelMapJob, Shard, plan_shards
 from labelmill.tasks.store import open_store
@@ -47,6 +48,16 @@ class RelabelRun:
     def images(self) -> int:
         """Rows that the version will have."""
         return sum(len(shard) for shard in self.shards)
+
+    def remote(self, *, workers: int) -> RemoteJob:
+        """Return the job as other processes take it; each runs its engine with `workers` threads."""
+        job, given = self.job, self.parameters
+        return RemoteJob(
+            store=given.store, images=job.images.name, label_maps=job.label_maps.name, roots=job.roots,
+            source=TeacherSource(name=given.teacher, weights=given.weights, classes=given.classes),
+            settings=job.settings, device=given.device, workers=workers, temperature=job.temperature,
+            teacher_labels=job.teacher_labels, run=job.run, digest=job.teacher.digest, engine=job.engine.facts(),
+        )  # fmt: skip
 
 
 def prepare_run(parameters: RelabelParameters) -> RelabelRun:
@@ -99,7 +110,7 @@ def _prepare(
     *,
     images: Table,
     version: Version,
-    roots: dict[str, Path],
+    roots: dict[str, str],
     grid: tuple[int, int],
     exact: Callable[[], Engine] | None,
 ) -> RelabelRun:
@@ -132,16 +143,16 @@ def _prepare(
     )  # fmt: skip
 
 
-def _roots(parameters: RelabelParameters, version: Version) -> dict[str, Path]:
+def _roots(parameters: RelabelParameters, version: Version) -> dict[str, str]:
     recorded: dict[str, str] = version.metadata["roots"]
     if parameters.split is not None and parameters.split not in recorded:
         raise BadInput(f"split: expected one of {', '.join(sorted(recorded))}, got {parameters.split!r}")
     wanted = [parameters.split] if parameters.split else sorted(recorded)
     if parameters.image_root is not None and len(wanted) > 1:
         raise BadInput(f"image_root: the splits {', '.join(wanted)} have a folder each; name one with split")
-    roots = {split: Path(parameters.image_root or recorded[split]) for split in wanted}
+    roots = {split: parameters.image_root or recorded[split] for split in wanted}
     for split, root in roots.items():
-        if not root.is_dir():
+        if not is_there(root):
             raise BadInput(
                 f"images of split {split!r}: no such folder: {root}; when they are mounted elsewhere, "
                 "say so with image_root"

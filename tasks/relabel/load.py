@@ -19,9 +19,11 @@ from torchvision.transforms.v2 import functional as v2
 from labelmill.models.fast_forward import Precision
 from labelmill.models.teacher import Teacher
 from labelmill.schemas.images import Reason
+from labelmill.schemas.locations import is_object_url
 from labelmill.tasks.images.decode_image import Pixels, decode_array, decode_rgb
 from labelmill.tasks.images.read_bytes import read_bytes
 from labelmill.tasks.images.rejected_image import RejectedImage
+from labelmill.tasks.objects.client import in_parallel
 
 Resizer = Literal["pillow", "torchvision"]
 
@@ -42,9 +44,9 @@ SCALED_DECODING_RATIO = 4
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ImageToLabel:
-    """An image that a teacher shall see; `sha256` is what its file's content must still be."""
+    """An image that a teacher shall see, a file or an object's URL; `sha256` is what its content must still be."""
 
-    path: Path
+    path: str | Path
     sha256: str
     bytes: int
 
@@ -96,13 +98,16 @@ def load_resized(image: ImageToLabel, loading: Loading) -> Pixels:
 
 def load_each(images: Sequence[ImageToLabel], loading: Loading) -> list[Pixels | RejectedImage]:
     """Return each image's pixels (height, width, 3) uint8, or why there are none."""
-    loaded: list[Pixels | RejectedImage] = []
-    for image in images:
+
+    def load(image: ImageToLabel) -> Pixels | RejectedImage:
         try:
-            loaded.append(load_resized(image, loading))
+            return load_resized(image, loading)
         except RejectedImage as rejected:
-            loaded.append(rejected)
-    return loaded
+            return rejected
+
+    if any(is_object_url(image.path) for image in images):  # a bucket's answers are waited for together
+        return in_parallel(load, images)
+    return [load(image) for image in images]
 
 
 def _read_as_ingested(image: ImageToLabel) -> bytes:

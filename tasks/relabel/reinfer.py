@@ -67,7 +67,7 @@ def reinfer_version(
     *,
     count: int,
     weights: str | None = None,
-    image_root: Path | None = None,
+    image_root: str | Path | None = None,
     workers: int,
 ) -> Reinference:
     """Relabel `count` images of a version, the latest by default, with its teacher and compare with what is stored.

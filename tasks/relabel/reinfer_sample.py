@@ -15,7 +15,9 @@ from labelmill.models.label_encoding import EncodedMap
 from labelmill.schemas.errors import BadInput, NotInStore, StoreDamaged
 from labelmill.schemas.images import Status
 from labelmill.schemas.label_maps import MAP_COLUMNS, LabelMapMetadata
+from labelmill.schemas.locations import join_location
 from labelmill.schemas.versions import Version
+from labelmill.tasks.ingest.sources import is_there
 from labelmill.tasks.relabel.load import ImageToLabel
 from labelmill.tasks.store import Store
 from labelmill.tasks.store.table import Table
@@ -41,7 +43,7 @@ class Sample:
 
 
 def draw_sample(
-    store: Store, version: Version, metadata: LabelMapMetadata, count: int, *, image_root: Path | None = None
+    store: Store, version: Version, metadata: LabelMapMetadata, count: int, *, image_root: str | Path | None = None
 ) -> Sample:
     """Draw `count` images that have a map, the same at every call, evenly spread over the version's parts.
 
@@ -90,7 +92,7 @@ def _stored_image(
 
 
 def _find_files(
-    store: Store, version: Version, stored: list[dict[str, Any]], image_root: Path | None
+    store: Store, version: Version, stored: list[dict[str, Any]], image_root: str | Path | None
 ) -> dict[tuple[str, str], ImageToLabel]:
     name, number = next(((n, v) for n, v in version.lineage.inputs.items() if n.endswith(".images")), (None, None))
     if name is None:
@@ -108,20 +110,20 @@ def _find_files(
         rows = table.read_part(part, _FILE_COLUMNS)
         for row in rows.filter(pa.compute.is_in(rows["image_id"], value_set=ids)).to_pylist():
             files[(row["image_id"], row["split"])] = ImageToLabel(
-                path=roots.get(row["split"], Path()) / row["uri"], sha256=row["sha256"], bytes=row["bytes"]
+                path=join_location(roots.get(row["split"], ""), row["uri"]), sha256=row["sha256"], bytes=row["bytes"]
             )
     if lacking := wanted - files.keys():
         raise StoreDamaged(f"{name} v{number}: it has no image {min(lacking)[0]!r}, of which {version.table} has a map")
     return files
 
 
-def _find_roots(images: Version, version: Version, splits: set[str], image_root: Path | None) -> dict[str, Path]:
+def _find_roots(images: Version, version: Version, splits: set[str], image_root: str | Path | None) -> dict[str, str]:
     if image_root is not None:
         if len(splits) > 1:
             raise BadInput(f"image_root: the splits {', '.join(sorted(splits))} have a folder each")
-        return dict.fromkeys(splits, image_root)
-    roots = {split: Path(root) for split, root in images.metadata["roots"].items()}
+        return dict.fromkeys(splits, str(image_root))
+    roots: dict[str, str] = dict(images.metadata["roots"])
     recorded = version.lineage.parameters.get("image_root")
-    if recorded and len(splits) == 1 and Path(recorded).is_dir():
-        return dict.fromkeys(splits, Path(recorded))
+    if recorded and len(splits) == 1 and is_there(recorded):
+        return dict.fromkeys(splits, recorded)
     return roots

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -12,6 +11,7 @@ import pyarrow as pa
 from labelmill.models.teacher import Teacher
 from labelmill.schemas.images import TRANSIENT_REASONS, Reason, Status
 from labelmill.schemas.label_maps import LABEL_MAPS_SCHEMA, MAP_COLUMNS
+from labelmill.schemas.locations import join_location
 from labelmill.schemas.versions import Part, Version, digest_json
 from labelmill.tasks.relabel.encode import Labelled
 from labelmill.tasks.relabel.engine import Engine
@@ -49,12 +49,12 @@ class Shard:
 class LabelMapJob:
     """What all shards of a run share. `teacher_labels` maps a dataset's label to the teacher's class id.
 
-    `roots` holds each split's folder of images; `run` is the mark of this run in the receipts.
+    `roots` holds each split's folder or URL of images; `run` is the mark of this run in the receipts.
     """
 
     images: Table
     label_maps: Table
-    roots: dict[str, Path]
+    roots: dict[str, str]
     teacher: Teacher
     engine: Engine
     settings: RelabelSettings
@@ -109,17 +109,7 @@ def label_shard(
 ) -> Receipt:
     """Label the images of a shard, write its part and its receipt. Every row of the shard becomes a row."""
     rows = read_rows(job.images, shard.part, shard.split).slice(shard.start, len(shard))
-    good = [place for place, status in enumerate(rows["status"].to_pylist()) if status == Status.DONE]
-    on_batch(len(rows) - len(good), len(rows) - len(good))
-    to_label = rows.take(pa.array(good, pa.int64()))
-    labelled = job.engine.label(
-        [_image(job, row) for row in to_label.select(["uri", "split", "sha256", "bytes"]).to_pylist()],
-        temperature=job.temperature,
-        on_batch=on_batch,
-    )
-    results: list[Labelled | None] = [None] * len(rows)
-    for place, result in zip(good, labelled, strict=True):
-        results[place] = result
+    results = label_rows(job, rows, on_batch=on_batch)
     table = build_rows(rows, results, labels_of(rows, job.teacher_labels))
     part = job.label_maps.write_part(table, key=shard.key, layout=LABEL_MAPS_LAYOUT)
     done = sum(r is not None and r.map is not None for r in results)
@@ -134,8 +124,27 @@ def label_shard(
     return receipt
 
 
+def label_rows(
+    job: LabelMapJob, rows: pa.Table, *, on_batch: Callable[[int, int], None] = lambda done, rejected: None
+) -> list[Labelled | None]:
+    """Label the images of some rows; None for an image that was rejected at ingest."""
+    good = [place for place, status in enumerate(rows["status"].to_pylist()) if status == Status.DONE]
+    on_batch(len(rows) - len(good), len(rows) - len(good))
+    to_label = rows.take(pa.array(good, pa.int64()))
+    labelled = job.engine.label(
+        [_image(job, row) for row in to_label.select(["uri", "split", "sha256", "bytes"]).to_pylist()],
+        temperature=job.temperature,
+        on_batch=on_batch,
+    )
+    results: list[Labelled | None] = [None] * len(rows)
+    for place, result in zip(good, labelled, strict=True):
+        results[place] = result
+    return results
+
+
 def _image(job: LabelMapJob, row: dict[str, Any]) -> ImageToLabel:
-    return ImageToLabel(path=job.roots[row["split"]] / row["uri"], sha256=row["sha256"], bytes=row["bytes"])
+    path = join_location(job.roots[row["split"]], row["uri"])
+    return ImageToLabel(path=path, sha256=row["sha256"], bytes=row["bytes"])
 
 
 def build_rows(rows: pa.Table, results: Sequence[Labelled | None], labels: Sequence[int | None]) -> pa.Table:

@@ -46,7 +46,7 @@ def build_page(
     *,
     version: int | None = None,
     images: int = IMAGES_SHOWN,
-    image_root: Path | None = None,
+    image_root: str | Path | None = None,
     crops: Mapping[str, Sequence[PageCrop]] | None = None,
     title: str | None = None,
     tables: Sequence[PageTable] = (),

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from labelmill.schemas.errors import BadInput
 from labelmill.schemas.images import Status
+from labelmill.schemas.locations import join_location
 from labelmill.schemas.versions import Version
 from labelmill.tasks.store import Store
 
@@ -26,7 +27,7 @@ class PageRow:
     detail: str | None
     label: int | None
     label_name: str | None
-    path: Path | None
+    path: str | None
     sha256: str | None
 
     @property
@@ -66,18 +67,18 @@ def _spread(rows: Sequence[int], count: int) -> list[int]:
 
 
 def read_page_rows(
-    store: Store, version: Version, rows: Sequence[int], *, image_root: Path | None = None
+    store: Store, version: Version, rows: Sequence[int], *, image_root: str | Path | None = None
 ) -> list[PageRow]:
     """Read the facts of `rows`, in that order; files are where they were ingested, or below `image_root`.
 
     Raises BadInput when `image_root` is given for images of several splits.
     """
     images = _images_version(store, version)
-    roots = {split: Path(root) for split, root in images.metadata["roots"].items()} if images else {}
+    roots: dict[str, str] = dict(images.metadata["roots"]) if images else {}
     if image_root is not None:
         if len(roots) > 1:
             raise BadInput(f"image_root: the splits {', '.join(sorted(roots))} have a folder each")
-        roots = dict.fromkeys(roots, image_root)
+        roots = dict.fromkeys(roots, str(image_root))
     join, place = "", "NULL, NULL"
     if images is not None:
         view = _view(images.table, images.number)
@@ -92,7 +93,7 @@ def read_page_rows(
     return [_page_row(found[row], roots) for row in rows]
 
 
-def _page_row(found: tuple[object, ...], roots: dict[str, Path]) -> PageRow:
+def _page_row(found: tuple[object, ...], roots: dict[str, str]) -> PageRow:
     row, image_id, split, status, reason, detail, label, label_name, uri, sha256 = found
     root = roots.get(str(split))
     return PageRow(
@@ -103,7 +104,7 @@ def _page_row(found: tuple[object, ...], roots: dict[str, Path]) -> PageRow:
         detail=_text(detail),
         label=None if label is None else int(str(label)),
         label_name=_text(label_name),
-        path=root / str(uri) if root and uri is not None else None,
+        path=join_location(root, str(uri)) if root and uri is not None else None,
         sha256=_text(sha256),
     )
 

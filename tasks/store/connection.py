@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 import duckdb
 
+from labelmill.schemas.locations import is_object_url
 from labelmill.tasks.store.query_gate import check_reads_only
 from labelmill.tasks.store.relation import ReadOnlyRelation
 from labelmill.tasks.store.store import Store
@@ -89,6 +91,10 @@ def open_connection(store: Store, *, read_only: bool) -> StoreConnection:
     """Open an in-memory DuckDB with the store's views; see `Store.connect`."""
     inner = duckdb.connect(":memory:")
     try:
+        if is_object_url(store.root):
+            from labelmill.tasks.store.object_reads import ObjectReads
+
+            inner.register_filesystem(ObjectReads(str(store.root)))
         for statement in view_statements(store):
             inner.execute(statement)
         if read_only:
@@ -105,9 +111,11 @@ def open_connection(store: Store, *, read_only: bool) -> StoreConnection:
 
 def _linked_parts(store: Store) -> Iterator[str]:
     """Yield where parts really lie that a link takes out of the store's folder: DuckDB looks behind links."""
+    if not isinstance(store.root, Path):
+        return
     root = store.root.resolve()
     for name in store.tables():
-        folder = store.table(name).folder / "parts"
+        folder = Path(store.table(name).folder, "parts")
         away = not folder.resolve().is_relative_to(root)
         for path in folder.glob("*.parquet"):
             if away or path.is_symlink():

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 
-from labelmill.tasks.store.files import TEMPORARY_PREFIX, lock_folder
+from labelmill.tasks.store.place import FileFacts, Sweep
 from labelmill.tasks.store.table import Table
 
 GRACE_S = 24 * 3600.0
@@ -19,9 +17,9 @@ RESUME_S = 30 * 24 * 3600.0
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Collected:
-    """Files that were removed (or would be), and their bytes."""
+    """Files that were removed (or would be), by their paths in the table's folder, and their bytes."""
 
-    files: tuple[Path, ...]
+    files: tuple[str, ...]
     bytes: int
 
 
@@ -34,38 +32,31 @@ def collect_garbage(
     seconds and has not committed, and all files younger than `grace_s` seconds. No version is committed and no receipt
     claimed meanwhile. Raises StoreDamaged when a version cannot be read: then it is not known what it needs.
     """
-    if not table.folder.is_dir():
+    if not table.exists():
         return Collected(files=(), bytes=0)
-    with lock_folder(table.folder, alone=True):
-        removed = _find_garbage(table, oldest=time.time() - grace_s, resume_s=resume_s)
+    with table.files.sweep() as sweep:
+        removed = _find_garbage(table, sweep, grace_s=grace_s, resume_s=resume_s)
         if not dry_run:
-            for path in removed:
-                path.unlink(missing_ok=True)
+            sweep.remove(list(removed))
     return Collected(files=tuple(sorted(removed)), bytes=sum(removed.values()))
 
 
-def _find_garbage(table: Table, *, oldest: float, resume_s: float) -> dict[Path, int]:
+def _find_garbage(table: Table, sweep: Sweep, *, grace_s: float, resume_s: float) -> dict[str, int]:
     """Return the files to remove, parts before their receipts, each with its size in bytes."""
-    needed = {part.path for version in table.versions() for part in version.parts}
+    oldest = sweep.now - grace_s
+    needed = {part.path for version in table.versions() for part in version.parts} | sweep.claimed
     receipts = table.receipts.all()
-    live, old_marks = table.receipts.marks(resume_s=resume_s)
+    live, old_marks = table.receipts.marks(resume_s=resume_s, now=sweep.now)
     needed |= {receipt.part.path for _, receipt in receipts if receipt.run in live}
-    parts = {f"parts/{path.name}": path for path in (table.folder / "parts").glob("*.parquet")}
-    removed = _sizes([path for name, path in parts.items() if name not in needed], oldest)
-    left = {name for name, path in parts.items() if path not in removed}
-    removed |= _sizes([path for path, receipt in receipts if receipt.part.path not in left], time.time())
+    parts = [part for part in table.files.files_in("parts") if part.path.endswith(".parquet")]
+    removed = _sizes((part for part in parts if part.path not in needed), oldest)
+    left = {part.path for part in parts if part.path not in removed}
+    lost = {path for path, receipt in receipts if receipt.part.path not in left}
+    removed |= _sizes((file for file in table.files.files_in("receipts") if file.path in lost), sweep.now)
     removed |= _sizes(old_marks, oldest)
-    return removed | _sizes(table.folder.rglob(f"{TEMPORARY_PREFIX}*"), oldest)
+    return removed | _sizes(sweep.leftovers(), oldest)
 
 
-def _sizes(paths: Iterable[Path], oldest: float) -> dict[Path, int]:
+def _sizes(files: Iterable[FileFacts], oldest: float) -> dict[str, int]:
     """Return the size of each file that was last changed before `oldest`, in seconds since the epoch."""
-    sizes = {}
-    for path in paths:
-        try:
-            found = path.stat()
-        except FileNotFoundError:  # its writer finished meanwhile
-            continue
-        if found.st_mtime < oldest:
-            sizes[path] = found.st_size
-    return sizes
+    return {file.path: file.size for file in files if file.changed < oldest}

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import time
-from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from labelmill.schemas.versions import Part
-from labelmill.tasks.store.files import hash_file, lock_folder, make_folder, replace_file
+from labelmill.tasks.store.place import FileFacts, Files
+
+_RECEIPTS, _RUNS = "receipts", "runs"
 
 
 class Receipt(BaseModel):
@@ -28,67 +28,62 @@ class Receipt(BaseModel):
 
 
 class Receipts:
-    """The receipts and run marks of one table, in its folder's `receipts/` and `runs/`."""
+    """The receipts and run marks of one table, in its `receipts/` and `runs/`."""
 
-    def __init__(self, table_folder: Path) -> None:
-        self._table = table_folder
-        self._receipts = table_folder / "receipts"
-        self._runs = table_folder / "runs"
+    def __init__(self, table_files: Files) -> None:
+        self._files = table_files
 
     def find(self, key: str, *, run: str) -> Receipt | None:
         """Return the receipt of a shard whose part is still whole, now claimed by `run`; None when it must be done."""
-        path = self._receipts / f"{key}.json"
         try:
-            receipt = Receipt.model_validate_json(path.read_bytes())
-            if receipt.retry:
-                return None
-            part = self._table / receipt.part.path
-            with lock_folder(self._table, alone=False):
-                os.utime(part)  # young again: gc leaves it to this run's commit. Unlike touch, makes no empty file
-            if hash_file(part) != receipt.part.sha256:
-                return None
+            receipt = Receipt.model_validate_json(self._files.read(_file_of(key)))
         except (FileNotFoundError, ValidationError):
             return None
-        if receipt.run != run:
-            receipt = receipt.model_copy(update={"run": run})
-            self.write(receipt)
+        if receipt.retry:
+            return None
+        part = receipt.part
+        with self._files.claim([part.path]):  # until the receipt is this run's, which gc then spares
+            if not self._files.refresh(part.path, size=part.bytes, sha256=part.sha256):
+                return None
+            if receipt.run != run:
+                receipt = receipt.model_copy(update={"run": run})
+                self.write(receipt)
         return receipt
 
     def write(self, receipt: Receipt) -> None:
         """Record a finished shard; its part must be durable already."""
-        replace_file(self._receipts / f"{receipt.key}.json", receipt.model_dump_json().encode())
+        self._files.replace(_file_of(receipt.key), receipt.model_dump_json().encode())
         self.open_run(receipt.run)
 
     def open_run(self, run: str) -> None:
         """Mark a run as live now: gc spares what its receipts name."""
-        make_folder(self._runs)
-        (self._runs / run).touch()
+        self._files.touch(f"{_RUNS}/{run}")
 
     def close_run(self, run: str) -> None:
         """Take the mark away once a version lists the run's parts."""
-        (self._runs / run).unlink(missing_ok=True)
+        self._files.remove(f"{_RUNS}/{run}")
 
-    def all(self) -> list[tuple[Path, Receipt]]:
-        """Return every readable receipt with its file."""
+    def all(self) -> list[tuple[str, Receipt]]:
+        """Return every readable receipt with the path of its file."""
         found = []
-        for path in sorted(self._receipts.glob("*.json")):
+        paths = [f"{_RECEIPTS}/{name}" for name in sorted(self._files.names(_RECEIPTS))]
+        for path, data in self._files.read_all([path for path in paths if path.endswith(".json")]):
             try:
-                found.append((path, Receipt.model_validate_json(path.read_bytes())))
-            except (FileNotFoundError, ValidationError):  # removed meanwhile, or cut by a crash: not a receipt
+                found.append((path, Receipt.model_validate_json(data)))
+            except ValidationError:  # cut by a crash: not a receipt
                 continue
         return found
 
-    def marks(self, *, resume_s: float) -> tuple[set[str], list[Path]]:
-        """Return the runs marked within the last `resume_s` seconds, and the files of older marks."""
-        live, old = set(), []
-        oldest = time.time() - resume_s
-        for path in self._runs.iterdir() if self._runs.is_dir() else ():
-            try:
-                marked = path.stat().st_mtime
-            except FileNotFoundError:  # its run committed meanwhile
-                continue
-            if marked >= oldest:
-                live.add(path.name)
-            else:
-                old.append(path)
-        return live, old
+    def marks(self, *, resume_s: float, now: float | None = None) -> tuple[set[str], list[FileFacts]]:
+        """Return the runs marked within the last `resume_s` seconds, and the files of older marks.
+
+        `now` is the time by the clock of the place that holds the table, this machine's by default.
+        """
+        oldest = (time.time() if now is None else now) - resume_s
+        marks = self._files.files_in(_RUNS)
+        live = {mark.path.rpartition("/")[2] for mark in marks if mark.changed >= oldest}
+        return live, [mark for mark in marks if mark.changed < oldest]
+
+
+def _file_of(key: str) -> str:
+    return f"{_RECEIPTS}/{key}.json"

@@ -1,4 +1,4 @@
-"""A store: a folder of datasets, each a folder of tables."""
+"""A store: a folder or a place in a bucket, with datasets that hold tables."""
 
 from __future__ import annotations
 
@@ -6,21 +6,27 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from labelmill.schemas.errors import BadInput, NotInStore
+from labelmill.schemas.locations import check_location, is_object_url
 from labelmill.schemas.names import split_table_name
 from labelmill.schemas.versions import Version
+from labelmill.tasks.store.folder_files import FolderFiles
+from labelmill.tasks.store.place import Files
 from labelmill.tasks.store.table import Table
 
 if TYPE_CHECKING:
     from labelmill.tasks.store.connection import StoreConnection
 
-_LOCAL_SCHEME = "file://"
-
 
 class Store:
-    """Tables with versions below a folder. Paths inside are relative: a copied folder is a store too."""
+    """Tables with versions below a folder or a URL. Paths inside are relative: a copy elsewhere is a store too."""
 
-    def __init__(self, root: Path) -> None:
-        self.root = root
+    def __init__(self, files: Files) -> None:
+        self.files = files
+
+    @property
+    def root(self) -> Path | str:
+        """The folder, or the URL."""
+        return self.files.root
 
     def __repr__(self) -> str:
         return f"Store({str(self.root)!r})"
@@ -30,13 +36,14 @@ class Store:
 
         With `unlisted` also those without: all versions deleted, or none committed yet.
         """
-        pattern = "*/*/parts" if unlisted else "*/*/versions"
-        found = {f"{folder.parent.parent.name}.{folder.parent.name}" for folder in self.root.glob(pattern)}
-        return sorted(name for name in found if self._is_table(name) and (unlisted or Table(self.root, name).numbers()))
+        datasets = self.files.folders()
+        found = [f"{dataset}.{table}" for dataset in datasets for table in self.files.folders(dataset)]
+        tables = [self.table(name) for name in sorted(found) if self._is_table(name)]
+        return [t.name for t in tables if ("parts" in t.files.folders() if unlisted else t.numbers())]
 
     def table(self, name: str) -> Table:
         """Return the table `dataset.table`, which need not exist yet; raise BadInput for a name of another form."""
-        return Table(self.root, name)
+        return Table(self.files, name)
 
     def versions(self, table: str) -> list[Version]:
         """Return the versions of a table, oldest first, without deleted ones; raise NotInStore when it has none."""
@@ -66,19 +73,17 @@ class Store:
 
 
 def open_store(uri: str | Path, *, create: bool = False) -> Store:
-    """Open the store in a folder (a path or a file:// URL).
+    """Open the store in a folder (a path or a file:// URL) or in a bucket (s3://bucket/prefix, gs://bucket/prefix).
 
-    Raises NotInStore when the folder does not exist (with `create` it is made), BadInput for a URL of a back end
-    that cannot promise to create a version only if it is absent.
+    Raises NotInStore when nothing is there (with `create` it is made), BadInput for a URL of a back end that does not
+    promise to create a version only if it is absent.
     """
-    text = str(uri)
-    if "://" in text and not text.startswith(_LOCAL_SCHEME):
-        scheme = text.split("://", 1)[0]
-        raise BadInput(
-            f"store {scheme}://…: expected a folder; a store needs a back end that never replaces a version, "
-            "and of these only the local file system is supported yet"
-        )
-    root = Path(text.removeprefix(_LOCAL_SCHEME)).expanduser().absolute()
+    location = check_location(str(uri))
+    return _open_bucket(location, create=create) if is_object_url(location) else _open_folder(location, create=create)
+
+
+def _open_folder(location: str, *, create: bool) -> Store:
+    root = Path(location)
     if create:
         try:
             root.mkdir(parents=True, exist_ok=True)
@@ -86,4 +91,15 @@ def open_store(uri: str | Path, *, create: bool = False) -> Store:
             raise BadInput(f"store {root}: expected a folder, found a file") from error
     elif not root.is_dir():
         raise NotInStore(f"store {root}: no such folder")
-    return Store(root)
+    return Store(FolderFiles(root))
+
+
+def _open_bucket(url: str, *, create: bool) -> Store:
+    from labelmill.tasks.store.object_files import PROBE, ObjectFiles, prove_store
+
+    files = ObjectFiles(url, url)
+    if create:
+        prove_store(url)
+    elif not files.folders() and files.info(PROBE) is None:
+        raise NotInStore(f"store {url}: nothing is there")
+    return Store(files)

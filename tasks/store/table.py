@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import hashlib
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -17,16 +17,10 @@ from pydantic import ValidationError
 from labelmill.schemas.errors import BadInput, NotInStore, StoreDamaged
 from labelmill.schemas.names import split_table_name
 from labelmill.schemas.versions import Column, Lineage, Operation, Part, Version, canonical_json
-from labelmill.tasks.store.files import (
-    create_file,
-    hash_file,
-    lock_folder,
-    make_folder,
-    sync_file,
-    sync_folder,
-    temporary_beside,
-)
+from labelmill.tasks.store.files import hash_file
+from labelmill.tasks.store.folder_files import FolderFiles
 from labelmill.tasks.store.parquet import Layout, write_parquet
+from labelmill.tasks.store.place import Files
 from labelmill.tasks.store.receipts import Receipts
 
 _VERSION_FILE = re.compile(r"(\d{6,})(\.deleted)?\.json")
@@ -45,18 +39,26 @@ class Change:
 class Table:
     """A table of a store. Nothing is kept in memory: every call looks at the files."""
 
-    def __init__(self, root: Path, name: str) -> None:
+    def __init__(self, store: Files | Path, name: str) -> None:
         dataset, table = split_table_name(name)
         self.name = name
-        self.folder = root / dataset / table
-        self.receipts = Receipts(self.folder)
-        self._versions = self.folder / "versions"
+        self.files = (FolderFiles(store) if isinstance(store, Path) else store).below(f"{dataset}/{table}")
+        self.receipts = Receipts(self.files)
+
+    @property
+    def folder(self) -> Path | str:
+        """The table's folder, or its URL."""
+        return self.files.root
+
+    def exists(self) -> bool:
+        """Tell whether there is anything of this table."""
+        return bool(self.files.folders())
 
     def numbers(self, *, deleted: bool = False) -> list[int]:
         """Return the numbers of the versions that exist, or with `deleted` of those with a tombstone, ascending."""
         live: set[int] = set()
         dead: set[int] = set()
-        for name in os.listdir(self._versions) if self._versions.is_dir() else ():
+        for name in self.files.names("versions"):
             if match := _VERSION_FILE.fullmatch(name):
                 (dead if match[2] else live).add(int(match[1]))
         return sorted(dead if deleted else live - dead)
@@ -77,7 +79,8 @@ class Table:
 
     def versions(self) -> list[Version]:
         """Return all versions, oldest first; raise StoreDamaged when the file of one was altered."""
-        return [self._load(number) for number in self.numbers()]
+        found = dict(self.files.read_all([_version_file(number) for number in self.numbers()]))
+        return [self._parse(path, data) for path, data in found.items()]
 
     def _check_listed(self, number: int, numbers: Sequence[int]) -> None:
         if number not in numbers:
@@ -86,12 +89,16 @@ class Table:
             raise NotInStore(f"{self.name}: version {number} {gone}; versions: {known}")
 
     def _load(self, number: int) -> Version:
-        path = self._version_file(number)
+        path = _version_file(number)
+        return self._parse(path, self.files.read(path))
+
+    def _parse(self, file: str, data: bytes) -> Version:
+        path = self.files.at(file)
         try:
-            version = Version.model_validate_json(path.read_bytes())
+            version = Version.model_validate_json(data)
         except ValidationError as error:
             raise StoreDamaged(f"{path}: not a version file: {error.errors()[0]['msg']}") from error
-        if version.digest() != version.sha256 or version.number != number:
+        if version.digest() != version.sha256 or _version_file(version.number) != file:
             raise StoreDamaged(f"{path}: content does not match its own sha256; restore the file or delete the version")
         return version
 
@@ -104,17 +111,13 @@ class Table:
 
         Its name is made of `key` and its content, so that writing the same rows again gives the same part.
         """
-        parts = self.folder / "parts"
-        with temporary_beside(parts / "part.parquet") as temporary:
-            write_parquet(temporary, rows, layout or Layout())
-            sha256 = hash_file(temporary)
-            path = parts / f"{key[:16]}-{sha256[:16]}.parquet"
-            sync_file(temporary)
-            with lock_folder(self.folder, alone=False):  # gc does not judge by the older file and remove this one
-                temporary.replace(path)  # an older file of this name has these very bytes, or was damaged
-        sync_folder(parts)
-        size = path.stat().st_size
-        return Part(path=f"parts/{path.name}", rows=rows.num_rows, bytes=size, sha256=sha256)
+        with self.files.draft("parts", ".parquet") as draft:
+            write_parquet(draft, rows, layout or Layout())
+            sha256 = hash_file(draft)
+            size = draft.stat().st_size
+            path = f"parts/{key[:16]}-{sha256[:16]}.parquet"
+            self.files.put(draft, path)
+        return Part(path=path, rows=rows.num_rows, bytes=size, sha256=sha256)
 
     def commit(self, change: Callable[[Version | None], Change], *, schema: pa.Schema, lineage: Lineage) -> Version:
         """Make a new version visible and return it.
@@ -155,13 +158,13 @@ class Table:
 
     def _create(self, version: Version) -> bool:
         """Write a version's file; return False when another writer has taken its number."""
-        make_folder(self._versions)
-        with lock_folder(self.folder, alone=False):  # gc removes no part between the look at it and the version
-            if lost := [part.path for part in version.parts if not self.part_path(part).is_file()]:
+        paths = [part.path for part in version.parts]
+        with self.files.claim(paths):  # gc removes no part between the look at it and the version
+            if lost := self.files.lacking(paths):
                 raise StoreDamaged(f"{self.name}: {len(lost)} parts are gone, for example {lost[0]}; run again")
             try:
-                create_file(
-                    self._version_file(version.number), canonical_json(version.model_dump(mode="json")).encode()
+                self.files.create(
+                    _version_file(version.number), canonical_json(version.model_dump(mode="json")).encode()
                 )
             except FileExistsError:
                 return False
@@ -192,26 +195,41 @@ class Table:
         self._check_listed(number, self.numbers())
         tombstone = {"time": datetime.now(UTC).isoformat(timespec="seconds"), "reason": reason}
         try:
-            create_file(self._version_file(number).with_suffix(".deleted.json"), canonical_json(tombstone).encode())
+            self.files.create(_version_file(number, ".deleted.json"), canonical_json(tombstone).encode())
         except FileExistsError as error:
             raise NotInStore(f"{self.name}: version {number} was deleted") from error
 
-    def part_path(self, part: Part) -> Path:
-        """Return where a part lies."""
-        return self.folder / part.path
+    def part_path(self, part: Part) -> Path | str:
+        """Return where a part lies: a path, or an object's URL."""
+        return self.files.at(part.path)
 
     def read_part(self, part: Part, columns: Sequence[str] | None = None) -> pa.Table:
         """Read a part's rows; raise StoreDamaged when its file is missing or no Parquet."""
-        path = self.part_path(part)
         try:
-            return pq.ParquetFile(path).read(columns=list(columns) if columns else None)
+            with self.files.open(part.path) as stream:
+                return pq.ParquetFile(stream).read(columns=list(columns) if columns else None)
         except (OSError, pa.ArrowInvalid) as error:
-            raise StoreDamaged(f"{path}: cannot be read ({error}); run labelmill verify") from error
+            raise self._unreadable(part, error) from error
+
+    def read_whole_part(self, part: Part, columns: Sequence[str]) -> pa.Table:
+        """Read a part's rows and check its content; raise StoreDamaged when it is not what the version lists."""
+        try:
+            data = self.files.read(part.path)
+            rows = pq.ParquetFile(pa.BufferReader(data)).read(columns=list(columns))
+        except (OSError, pa.ArrowInvalid) as error:
+            raise self._unreadable(part, error) from error
+        if hashlib.sha256(data).hexdigest() != part.sha256:
+            raise StoreDamaged(f"{self.part_path(part)}: content does not match its sha256; run labelmill verify")
+        return rows
+
+    def _unreadable(self, part: Part, error: Exception) -> StoreDamaged:
+        return StoreDamaged(f"{self.part_path(part)}: cannot be read ({error}); run labelmill verify")
 
     def read(self, version: Version, columns: Iterable[str]) -> pa.Table:
         """Read some columns of a whole version, in row order."""
         wanted = list(columns)
         return pa.concat_tables([self.read_part(part, wanted) for part in version.parts])
 
-    def _version_file(self, number: int) -> Path:
-        return self._versions / f"{number:06d}.json"
+
+def _version_file(number: int, suffix: str = ".json") -> str:
+    return f"versions/{number:06d}{suffix}"

@@ -8,7 +8,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from labelmill.schemas.versions import Column, Part, Version
-from labelmill.tasks.store.files import hash_file
 from labelmill.tasks.store.table import Table
 
 
@@ -37,16 +36,16 @@ def verify_version(table: Table, number: int | None = None) -> Verification:
 
 
 def _part_problems(table: Table, part: Part, columns: tuple[Column, ...]) -> list[str]:
-    path = table.part_path(part)
     try:
-        size = path.stat().st_size
-        if size != part.bytes:
-            return [f"{part.path}: expected {part.bytes} bytes, found {size}"]
-        if hash_file(path) != part.sha256:
+        found_file = table.files.info(part.path)
+        if found_file is None:
+            return [f"{part.path}: missing"]
+        if found_file.size != part.bytes:
+            return [f"{part.path}: expected {part.bytes} bytes, found {found_file.size}"]
+        if table.files.hash(part.path) != part.sha256:
             return [f"{part.path}: content differs from its sha256 (a changed byte)"]
-        footer = pq.read_metadata(path)
-    except FileNotFoundError:
-        return [f"{part.path}: missing"]
+        with table.files.open(part.path) as stream:
+            footer = pq.read_metadata(stream)
     except (OSError, pa.ArrowInvalid) as error:
         return [f"{part.path}: unreadable: {error}"]
     problems = []

@@ -11,6 +11,7 @@ GIVEN = {
     "relabel": {"store": "/s", "dataset": "imagenet", "teacher": "resnet18"},
     "ingest-imagenet": {"source": "/i", "store": "/s", "dataset": "imagenet"},
     "ingest-folder": {"source": "/i", "store": "/s", "dataset": "pets"},
+    "imagenet-pipeline": {"source": "/i", "store": "/s", "teacher": "resnet18"},
     "import-label-maps": {"source": "/m", "store": "/s", "dataset": "imagenet", "teacher": "l2"},
     "export-label-maps": {"store": "/s", "table": "imagenet.label_maps", "out": "/o"},
 }
@@ -64,7 +65,7 @@ def test_flow_takes_flat_parameters_as_text_as_param_gives_them(name):
         ("relabel", {"top_k": 0}),
         ("relabel", {"input_size": "224x"}),
         ("relabel", {"dataset": "Image Net"}),
-        ("relabel", {"store": "s3://bucket"}),
+        ("relabel", {"store": "http://bucket"}),
         ("relabel", {"top-k": 3}),
         ("relabel", {"parameters": {}}),
         ("ingest-imagenet", {"split": "a/b"}),

@@ -9,7 +9,6 @@ import random
 import signal
 import sys
 import time
-from pathlib import Path
 
 import torch
 
@@ -17,6 +16,7 @@ from labelmill.models.teacher import load_teacher  # noqa: F401 - imported befor
 from labelmill.schemas.parameters import RelabelParameters
 from labelmill.tasks.relabel.job import commit_run, prepare_run
 from labelmill.tasks.relabel.shards import label_shard
+from labelmill.tasks.store import open_store
 
 RUNS_MAX = 60
 
@@ -40,10 +40,15 @@ def fork(parameters):
     return child
 
 
+def finished(files):
+    """The receipts; one that is being written has another name."""
+    return [name for name in files.names("receipts") if name[0] in "0123456789abcdef"]
+
+
 def kill_midway(child, receipts, chance):
     """Kill once a random number of shards more is done, or a moment later; return whether it was still running."""
-    wanted = len(list(receipts.glob("[0-9a-f]*.json"))) + chance.choice((0, 1, 1, 2))
-    while len(list(receipts.glob("[0-9a-f]*.json"))) < wanted or not receipts.is_dir():
+    wanted = len(receipts()) + chance.choice((0, 1, 1, 2))
+    while len(receipts()) < wanted:
         if os.waitpid(child, os.WNOHANG)[0]:
             return False
         time.sleep(0.001)
@@ -56,10 +61,10 @@ def main():
     given = {name: RelabelParameters(**values) for name, values in json.loads(sys.argv[1]).items()}
     if os.waitpid(fork(given["unbroken"]), 0)[1]:
         sys.exit("the unbroken run failed")
-    receipts = Path(given["killed"].store) / given["killed"].dataset / "label_maps" / "receipts"
+    files = open_store(given["killed"].store).table(f"{given['killed'].dataset}.label_maps").files
     chance = random.Random(0)
     for killed in range(RUNS_MAX):
-        if not kill_midway(fork(given["killed"]), receipts, chance):
+        if not kill_midway(fork(given["killed"]), lambda: finished(files), chance):
             sys.stdout.write(str(killed))
             return
     sys.exit(f"no run of {RUNS_MAX} came to its end")

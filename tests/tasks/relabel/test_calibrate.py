@@ -1,5 +1,6 @@
 """Calibration: the same images at every run, fitted once, none of them needed twice."""
 
+import os
 from dataclasses import replace
 
 import pytest
@@ -13,7 +14,7 @@ from labelmill.tasks.store import open_store
 
 def drawn_names(store, source, count):
     images = open_store(store).table("imagenet.images")
-    return [image.path.name for image in draw_images(images, images.version(), {"train": source}, count)]
+    return [os.path.basename(image.path) for image in draw_images(images, images.version(), {"train": source}, count)]
 
 
 def fit(teacher, settings, images):

@@ -68,7 +68,7 @@ def test_relabel_parameters_of_an_unknown_device_are_refused_by_name(device):
         RelabelParameters(store="s", dataset="imagenet", teacher="t", device=device)
     (problem,) = refused.value.errors()
     assert problem["loc"] == ("device",)
-    assert "expected auto, cpu, cuda (all of them)" in problem["msg"]
+    assert "expected auto, one, cpu, cuda (all of them)" in problem["msg"]
 
 
 @pytest.mark.parametrize(

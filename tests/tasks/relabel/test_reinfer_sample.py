@@ -42,6 +42,6 @@ def test_draw_sample_image_has_the_map_and_the_file_of_its_own_row(imagenet, ver
     rows = open_store(imagenet[1]).table(TABLE).read(version, ["image_id", "top", "classes"]).to_pylist()
     stored = {row["image_id"]: row for row in rows}
     for image in draw(imagenet, version, 21).images:
-        assert image.file.path == imagenet[0] / image.image_id
+        assert image.file.path == str(imagenet[0] / image.image_id)
         assert image.map.top.tolist() == stored[image.image_id]["top"]
         assert image.map.classes.tolist() == stored[image.image_id]["classes"]

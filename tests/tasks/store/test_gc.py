@@ -14,7 +14,7 @@ from labelmill.tasks.store.verify import verify_version
 
 
 def names(collected):
-    return sorted(path.name for path in collected.files)
+    return sorted(path.rpartition("/")[2] for path in collected.files)
 
 
 @pytest.fixture

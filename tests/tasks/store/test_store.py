@@ -75,7 +75,7 @@ def test_open_store_file_is_refused(tmp_path):
         open_store(tmp_path / "file", create=True)
 
 
-@pytest.mark.parametrize("uri", ["s3://bucket/store", "memory://x", "https://host/store"])
+@pytest.mark.parametrize("uri", ["ftp://host/store", "memory://x", "https://host/store", "gcs://bucket/store"])
 def test_open_store_other_back_ends_are_refused_with_the_reason(uri):
     with pytest.raises(BadInput, match="never replaces a version"):
         open_store(uri, create=True)
