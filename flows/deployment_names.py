@@ -40,8 +40,7 @@ def setup_environment(*, ctx: HookContext) -> None:
 
 
 def _runs_a_deployment(arguments: Sequence[str]) -> bool:
-    program = Path(arguments[0])
-    given = list(arguments[1:])
+    program, given = Path(*arguments[:1]), arguments[1:]
     called = program.name == "prefect" or (program.parent.name == "prefect" and program.name == "__main__.py")
     asked_for_help = {"-h", "--help"} & set(given)
     return called and "deployment" in given and "run" in given[given.index("deployment") :] and not asked_for_help

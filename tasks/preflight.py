@@ -32,10 +32,10 @@ def check_parameters(parameters: FlowParameters) -> None:
             raise BadInput(f"{name}: expected valid UTF-8, got {os.fsencode(value)!r}")
     if isinstance(parameters, IngestParameters):
         _check_ingest(parameters)
-    if isinstance(parameters, TeacherParameters):
-        _check_runner(parameters.runner)
     if isinstance(parameters, RelabelParameters):
         open_store(parameters.store).table(f"{parameters.dataset}.images").version(parameters.images_version)
+    if isinstance(parameters, TeacherParameters):
+        _check_runner(parameters.runner)
         if not parameters.weights.startswith(_NO_FILE) and not os.path.isfile(parameters.weights):
             raise BadInput(f"weights: no such file: {parameters.weights}; or give package:NAME or pretrained")
     if isinstance(parameters, ImportLabelMapsParameters):

@@ -143,6 +143,21 @@ def prefect_server():
 
 
 @pytest.fixture
+def run(capsys):
+    """Run a command in this process; return its exit code, output and error output."""
+
+    from labelmill.cli import main
+
+    def run(*arguments):
+        with pytest.raises(SystemExit) as exit_:
+            main([str(argument) for argument in arguments])
+        said = capsys.readouterr()
+        return exit_.value.code, said.out, said.err
+
+    return run
+
+
+@pytest.fixture
 def start_cli(prefect_server):
     """Start `labelmill run …` against the session's server, or with `api=None` with one of its own.
 

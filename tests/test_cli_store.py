@@ -10,7 +10,6 @@ import duckdb
 import pyarrow as pa
 import pytest
 
-from labelmill.cli import main
 from labelmill.schemas.label_maps import LABEL_MAPS_SCHEMA
 from labelmill.schemas.versions import Lineage
 from labelmill.tasks.store import open_store
@@ -34,19 +33,6 @@ def store(tmp_path):
         rows = pa.table({"a": values})
         table.append([table.write_part(rows, key="k")], schema=rows.schema, metadata={}, lineage=lineage)
     return store
-
-
-@pytest.fixture
-def run(capsys):
-    """Run a command; return its exit code, output and error output."""
-
-    def run(*arguments):
-        with pytest.raises(SystemExit) as exit_:
-            main([str(argument) for argument in arguments])
-        said = capsys.readouterr()
-        return exit_.value.code, said.out, said.err
-
-    return run
 
 
 def test_versions_command_lists_tables_and_versions(run, store):

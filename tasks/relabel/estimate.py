@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 import time
 from dataclasses import dataclass
@@ -53,7 +54,9 @@ def estimate_run(run: RelabelRun) -> Estimate:
     done = run.images - images
     if not left:
         return Estimate(images=0, done_before=done, sampled=0, images_per_s=1.0, bytes_per_image=0.0)
-    size = min(SAMPLE_MAX, SAMPLE_BATCHES * run.job.settings.batch_size * (run.parameters.workers or 2))
+    size = min(
+        SAMPLE_MAX, SAMPLE_BATCHES * run.job.settings.batch_size * (run.parameters.workers or os.cpu_count() or 1)
+    )
     _label(run, left[0], size)  # warm
     started = time.monotonic()
     sampled, stored = _label(run, left[len(left) // 2], size)

@@ -39,9 +39,11 @@ def lease_gpu(names: Sequence[str]) -> int:
 
 
 def _try_to_lock(name: str) -> int | None:
-    folder = Path(tempfile.gettempdir()) / "labelmill-gpus"
-    folder.mkdir(mode=0o1777, exist_ok=True)
-    handle = os.open(folder / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    path = Path(tempfile.gettempdir()) / f"labelmill-{name}.lock"
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)  # another user's too: a lock needs no right to write
+    except FileNotFoundError:
+        handle = os.open(path, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

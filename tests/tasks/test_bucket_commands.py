@@ -2,21 +2,6 @@
 
 import pytest
 
-from labelmill.cli import main
-
-
-@pytest.fixture
-def run(capsys):
-    """Run a command; return its exit code, output and error output."""
-
-    def run(*arguments):
-        with pytest.raises(SystemExit) as exit_:
-            main([str(argument) for argument in arguments])
-        said = capsys.readouterr()
-        return exit_.value.code, said.out, said.err
-
-    return run
-
 
 @pytest.fixture
 def place(bucket, tmp_path, make_images, ingest, relabel):

@@ -7,6 +7,7 @@ import pytest
 from labelmill.schemas.errors import BadInput, NotInStore
 from labelmill.schemas.images import IMAGES_SCHEMA
 from labelmill.schemas.parameters import (
+    ImagenetPipelineParameters,
     IngestFolderParameters,
     IngestImagenetParameters,
     IngestParameters,
@@ -143,3 +144,12 @@ def test_refuse_store_in_source_only_folders_below_the_root_are_refused(tmp_path
             refuse_store_in_source(tmp_path / store, str(tmp_path / "images"))
     else:
         refuse_store_in_source(tmp_path / store, str(tmp_path / "images"))
+
+
+def test_check_parameters_of_a_pipeline_looks_for_the_weights_before_the_ingest(tmp_path):
+    (tmp_path / "train").mkdir()
+    parameters = ImagenetPipelineParameters(
+        source=str(tmp_path / "train"), store=str(tmp_path / "store"), teacher="resnet18", weights="/no/such.pth"
+    )
+    with pytest.raises(BadInput, match="weights: no such file: /no/such.pth"):
+        check_parameters(parameters)
