@@ -151,5 +151,5 @@ def test_check_parameters_of_a_pipeline_looks_for_the_weights_before_the_ingest(
     parameters = ImagenetPipelineParameters(
         source=str(tmp_path / "train"), store=str(tmp_path / "store"), teacher="resnet18", weights="/no/such.pth"
     )
-    with pytest.raises(BadInput, match="weights: no such file: /no/such.pth"):
+    with pytest.raises(BadInput, match=r"weights: no such file: /no/such\.pth"):
         check_parameters(parameters)
