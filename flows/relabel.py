@@ -20,7 +20,7 @@ from labelmill.schemas.parameters import RelabelParameters
 from labelmill.tasks.progress import ProgressMeter
 from labelmill.tasks.stop import ask_to_stop, check_stop
 from labelmill.tasks.store import open_store
-from labelmill.tasks.summarise import count_agreement, count_statuses, find_top_classes
+from labelmill.tasks.summarise import count_agreement, count_rejected, count_statuses, find_top_classes
 
 if TYPE_CHECKING:
     from labelmill.schemas.versions import Version
@@ -41,17 +41,18 @@ def relabel(parameters: RelabelParameters) -> Outcome:
     started = time.monotonic()
     with closing(run.job.engine):
         meter = ProgressMeter("images", run.images)
-        receipts = _label_shards(run, meter)
+        mine = _label_shards(run, meter)
         worked = meter.finish().done
-        version = commit_run(run, receipts)
-    return _describe(run, version, worked, time.monotonic() - started)
+        version = commit_run(run, mine)
+    seconds = time.monotonic() - started
+    return _describe(run, version, worked, seconds) if version else _describe_share(run, mine, worked, seconds)
 
 
 def _label_shards(run: RelabelRun, meter: ProgressMeter) -> list[Receipt]:
-    """Label what no earlier run has, where the run's parameters say; return all receipts in their order."""
+    """Label what no earlier run has, where the run's parameters say; return the receipts of the share in order."""
     receipts: dict[int, Receipt] = {}
     missing: list[Shard] = []
-    for shard in run.shards:
+    for shard in run.mine:
         check_stop()
         receipt = run.job.label_maps.receipts.find(shard.key, run=run.job.run)
         if receipt is None:
@@ -64,7 +65,7 @@ def _label_shards(run: RelabelRun, meter: ProgressMeter) -> list[Receipt]:
         receipts |= label_on_cluster(run, missing, of, meter)
     else:
         receipts |= _label_here(run, missing, of, meter)
-    return [receipts[shard.number] for shard in run.shards]
+    return [receipts[shard.number] for shard in run.mine]
 
 
 def _label_here(run: RelabelRun, shards: Sequence[Shard], of: str, meter: ProgressMeter) -> dict[int, Receipt]:
@@ -103,6 +104,24 @@ def _label_shard(of: str, number: int, work: tuple[RelabelRun, Shard, ProgressMe
 
     run, shard, meter = work
     return label_shard(run.job, shard, on_batch=lambda images, rejected: meter.add(done=images, rejected=rejected))
+
+
+def _describe_share(run: RelabelRun, mine: Sequence[Receipt], worked: int, seconds: float) -> Outcome:
+    rejected = count_rejected(run.job.label_maps, [receipt.part for receipt in mine])
+    return Outcome(
+        title=f"relabel {run.parameters.dataset} with {run.job.teacher.name}, share {run.parameters.share}",
+        table=run.job.label_maps.name,
+        version=None,
+        images=run.images,
+        done=run.images - sum(rejected.values()),
+        rejected=rejected,
+        seconds=seconds,
+        worked=worked,
+        facts={
+            "this share": f"{len(run.mine)} of {len(run.shards)} shards",
+            "version": "made by the share that ends last",
+        },
+    )
 
 
 def _describe(run: RelabelRun, version: Version, worked: int, seconds: float) -> Outcome:

@@ -12,8 +12,8 @@ class Outcome(BaseModel):
 
     title: str
     table: str
-    version: int
-    images: int = Field(description="rows of the version (of the split, for an ingest)")
+    version: int | None = Field(description="None while other shares of the run are to be done")
+    images: int = Field(description="rows of the version, of the split for an ingest, of the share without a version")
     done: int
     rejected: dict[str, int]
     seconds: float

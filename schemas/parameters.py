@@ -20,6 +20,8 @@ FILE_BYTES_MAX = 256 * 2**20
 
 _SIZE = re.compile(r"(\d{1,5})(?:x(\d{1,5}))?")
 
+_SHARE = re.compile(r"([1-9]\d{0,3})/([1-9]\d{0,3})")
+
 _DEVICE = re.compile(r"(auto|one|cpu|cuda)(?:(?<=cuda):(\d{1,3}(?:,\d{1,3})*))?")
 
 
@@ -46,6 +48,14 @@ def parse_device(device: str) -> tuple[str, tuple[int, ...]]:
     return match[1], numbers
 
 
+def parse_share(share: str) -> tuple[int, int]:
+    """Return (2, 4) of `2/4`, the second of four; raise BadInput for anything else."""
+    match = _SHARE.fullmatch(share)
+    if match is None or int(match[1]) > int(match[2]):
+        raise BadInput(f"share {share!r}: expected which of how many, such as 2/4")
+    return int(match[1]), int(match[2])
+
+
 def _make_absolute(weights: str) -> str:
     """Keep a path of weights good for whoever reads the lineage in another folder, or runs the flow there."""
     if not weights or weights == "pretrained" or weights.startswith("package:"):
@@ -56,6 +66,11 @@ def _make_absolute(weights: str) -> str:
 def _check_device(device: str) -> str:
     parse_device(device)
     return device
+
+
+def _check_share(share: str) -> str:
+    parse_share(share)
+    return share
 
 
 def _check_input_size(size: object) -> object:
@@ -94,6 +109,7 @@ WeightsName = Annotated[
     WithJsonSchema({"type": "string", "pattern": "^(/|package:|pretrained$)"}),
 ]
 Device = Annotated[str, AfterValidator(_check_device)]
+Share = Annotated[str, AfterValidator(_check_share)]
 InputSize = Annotated[int | str, BeforeValidator(_check_input_size)]
 TableName = Annotated[str, AfterValidator(_check_table)]
 
@@ -220,6 +236,11 @@ class RelabelParameters(TeacherParameters):
         description="threads that decode and run the teacher, with a GPU only decode; 0 means one a core",
     )
     max_pixels: int = Field(PIXELS_MAX, ge=1, description="reject images with more pixels than this")
+    share: Share | None = Field(
+        None,
+        description="label only this share of the shards, such as 2/4 for the second of four, while other machines "
+        "label the others; whoever ends last makes the version; default: all",
+    )
 
 
 class ImagenetPipelineParameters(TeacherParameters, IngestImagenetParameters):

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
+
 from labelmill.schemas.images import Status
+from labelmill.schemas.versions import Part
 from labelmill.tasks.store.store import Store
+from labelmill.tasks.store.table import Table
 
 
 def count_statuses(store: Store, table: str, version: int, split: str | None = None) -> tuple[int, dict[str, int]]:
@@ -16,6 +21,12 @@ def count_statuses(store: Store, table: str, version: int, split: str | None = N
         ).fetchall()
     done = sum(count for status, _, count in rows if status == Status.DONE)
     return done, {reason: count for status, reason, count in rows if status != Status.DONE}
+
+
+def count_rejected(table: Table, parts: Sequence[Part]) -> dict[str, int]:
+    """Return how many images of some parts were rejected for each reason, the most frequent first."""
+    reasons = Counter(reason for part in parts for reason in table.read_part(part, ["reason"])["reason"].to_pylist())
+    return {reason: count for reason, count in reasons.most_common() if reason is not None}
 
 
 def count_agreement(store: Store, table: str, version: int) -> tuple[int, int]:

@@ -27,8 +27,9 @@ def format_seconds(seconds: float) -> str:
 
 def describe_outcome(outcome: Outcome) -> list[tuple[str, str]]:
     """Return the lines of the table that ends a run: what, and its value."""
+    version = "no version yet" if outcome.version is None else f"version {outcome.version}"
     return [
-        ("table", f"{outcome.table}, version {outcome.version}"),
+        ("table", f"{outcome.table}, {version}"),
         ("images", f"{outcome.images:,}"),
         ("done", f"{outcome.done:,}"),
         ("rejected", f"{sum(outcome.rejected.values()):,}"),

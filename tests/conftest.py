@@ -244,7 +244,7 @@ def relabel(tiny_teacher, teachers_held):
         prepared = prepare_run(relabel_parameters(tiny_teacher, store, **options))
         receipts = [
             prepared.job.label_maps.receipts.find(shard.key, run=prepared.job.run) or label_shard(prepared.job, shard)
-            for shard in prepared.shards
+            for shard in prepared.mine
         ]
         return commit_run(prepared, receipts)
 

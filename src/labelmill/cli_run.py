@@ -6,7 +6,7 @@ import logging
 import signal
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from types import FrameType
 
 from pydantic import ValidationError
@@ -17,13 +17,13 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
+from labelmill.cli_estimate import ESTIMATE_HELP, estimate_relabel, parse_estimate
 from labelmill.cli_text import ProgressLine, format_outcome
 from labelmill.flows.local_server import prefect_api
 from labelmill.flows.registry import FLOWS
 from labelmill.schemas.errors import ServerLost, WorkFailed
 from labelmill.schemas.outcomes import Outcome
 from labelmill.schemas.parameters import FlowParameters
-from labelmill.tasks.wording import format_bytes, format_seconds
 
 EXIT_USAGE = 2
 
@@ -37,8 +37,7 @@ def run_command(given: Sequence[str]) -> int:
         if not asked_for_help:
             print(f"labelmill: error: no flow {name!r}", file=sys.stderr)
         return 0 if name in {"-h", "--help"} else EXIT_USAGE
-    only_estimate = name == "relabel" and "--estimate" in options
-    options = [option for option in options if not (only_estimate and option == "--estimate")]
+    estimate, options = parse_estimate(options) if name == "relabel" else (None, options)
     try:
         parameters = parse_options(name, FLOWS[name].parameters, options)
     except ValidationError as error:
@@ -46,35 +45,12 @@ def run_command(given: Sequence[str]) -> int:
             field = str(problem["loc"][0]).replace("_", "-") if problem["loc"] else "options"
             print(f"labelmill: --{field}: {problem['msg'].removeprefix('Value error, ')}", file=sys.stderr)
         return EXIT_USAGE
-    if only_estimate:
-        print(_estimate(parameters))
+    if estimate is not None:
+        with _progress_line(), _stoppable():
+            print(estimate_relabel(parameters, estimate))
         return 0
     print(format_outcome(run_flow(name, parameters)))
     return 0
-
-
-def _estimate(parameters: FlowParameters) -> str:
-    """Return what a relabel would take; nothing is written but the temperature, which the run needs as well."""
-    from labelmill.schemas.parameters import RelabelParameters
-    from labelmill.tasks.preflight import check_parameters
-    from labelmill.tasks.relabel.estimate import estimate_run
-    from labelmill.tasks.relabel.job import prepare_run
-
-    check_parameters(parameters)
-    assert isinstance(parameters, RelabelParameters)  # noqa: S101 - as the registry says
-    with _progress_line(), _stoppable():
-        run = prepare_run(parameters)
-        with closing(run.job.engine):
-            found = estimate_run(run)
-    if not found.images:
-        return f"nothing to do: all {found.done_before:,} images are done"
-    return (
-        f"{found.images:,} images to label, {found.done_before:,} done before\n"
-        f"  {found.images_per_s:,.1f} images/s on {found.sampled} of them: {format_seconds(found.seconds)}\n"
-        f"  {found.bytes_per_image:,.0f} bytes an image: {format_bytes(found.bytes)}\n"
-        f"  an hour of this machine labels {3600 * found.images_per_s:,.0f} images; the whole takes "
-        f"{found.seconds / 3600:,.2f} hours"
-    )
 
 
 def _list_flows() -> str:
@@ -109,7 +85,7 @@ def parse_options(name: str, model: type[FlowParameters], options: Sequence[str]
         ) -> tuple[PydanticBaseSettingsSource, ...]:
             return (CliSettingsSource(settings_cls, cli_parse_args=list(options)),)
 
-    Options.__doc__ = model.__doc__
+    Options.__doc__ = f"{model.__doc__}{ESTIMATE_HELP if name == 'relabel' else ''}"
     return model.model_validate(Options().model_dump())
 
 
@@ -118,8 +94,8 @@ def run_flow(name: str, parameters: FlowParameters) -> Outcome:
     from labelmill.tasks.preflight import check_parameters
 
     check_parameters(parameters)
-    with _progress_line(), _stoppable() as stop:
-        return _run_under_prefect(name, parameters, stop)
+    with _progress_line(), _stoppable():
+        return _run_under_prefect(name, parameters)
 
 
 @contextmanager
@@ -136,14 +112,11 @@ def _progress_line() -> Iterator[None]:
         line.end_line()
 
 
-def _run_under_prefect(name: str, parameters: FlowParameters, stop: _stoppable) -> Outcome:
+def _run_under_prefect(name: str, parameters: FlowParameters) -> Outcome:
     try:
         with prefect_api():
             return FLOWS[name].load()(**parameters.model_dump())
     except BaseException as error:
-        # work that was asked to stop raises WorkFailed; Prefect, which takes SIGTERM during a flow, a signal of its own
-        if stop.asked and (isinstance(error, WorkFailed) or not isinstance(error, Exception)):
-            raise KeyboardInterrupt from error
         if _lost_its_server(error):
             raise ServerLost(
                 "Prefect's server went away during the run. Finished shards are kept, and a version if one was "
@@ -167,9 +140,12 @@ class _stoppable:  # noqa: N801 - reads as what it does
         self._before = {number: signal.signal(number, self._stop) for number in (signal.SIGINT, signal.SIGTERM)}
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, *_: object) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
+        # work that was asked to stop raises WorkFailed; Prefect, which takes SIGTERM during a flow, a signal of its own
+        if self.asked and (isinstance(error, WorkFailed) or (kind and not issubclass(kind, Exception))):
+            raise KeyboardInterrupt from error
 
     def _stop(self, number: int, frame: FrameType | None) -> None:
         from labelmill.tasks.stop import ask_to_stop

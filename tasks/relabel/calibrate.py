@@ -9,7 +9,7 @@ from contextlib import closing
 from pathlib import Path
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from labelmill.models.teacher import Teacher
 from labelmill.models.temperature import fit_temperature
@@ -24,6 +24,7 @@ from labelmill.tasks.relabel.load import ImageToLabel
 from labelmill.tasks.relabel.movement import Movement, measure_movement
 from labelmill.tasks.relabel.settings import RelabelSettings
 from labelmill.tasks.relabel.shards import RETRIED_REASONS, read_rows
+from labelmill.tasks.store.place import Files
 from labelmill.tasks.store.table import Table
 
 
@@ -66,12 +67,33 @@ def calibrate(
     arithmetic = {k: v for k, v in settings.facts().items() if k not in {"batch_size", "max_pixels", "numerics"}}
     key = digest_json({"teacher": teacher.digest, "settings": arithmetic, "count": count})
     path = f"calibrations/{key}.json"
-    for _, kept in label_maps.files.read_all([path]):
-        return Calibration.model_validate_json(kept)
+    if kept := _read_kept(label_maps.files, path):
+        return kept
     drawn = draw_images(images, version, roots, count)
     calibration = fit_on_images(engine, teacher, settings, drawn, exact=exact)
-    if not calibration.lost:  # with images missing that may come back, it is good for this run alone
-        label_maps.files.replace(path, calibration.model_dump_json(indent=1).encode())
+    if calibration.lost:  # with images missing that may come back, it is good for this run alone
+        return calibration
+    return _keep(label_maps.files, path, calibration)
+
+
+def _read_kept(files: Files, path: str) -> Calibration | None:
+    for _, kept in files.read_all([path]):
+        try:
+            return Calibration.model_validate_json(kept)
+        except ValidationError:  # damaged: it is fitted anew
+            break
+    return None
+
+
+def _keep(files: Files, path: str, calibration: Calibration) -> Calibration:
+    """Keep a calibration and return it, or the one of another machine that was first: shares of a run have one."""
+    data = calibration.model_dump_json(indent=1).encode()
+    try:
+        files.create(path, data)
+    except FileExistsError:
+        if first := _read_kept(files, path):
+            return first
+        files.replace(path, data)
     return calibration
 
 

@@ -49,7 +49,7 @@ def estimate_run(run: RelabelRun) -> Estimate:
     Raises WorkFailed when none of the sampled images can be read.
     """
     receipts = run.job.label_maps.receipts
-    left = [shard for shard in run.shards if receipts.find(shard.key, run=run.job.run) is None]
+    left = [shard for shard in run.mine if receipts.find(shard.key, run=run.job.run) is None]
     images = sum(len(shard) for shard in left)
     done = run.images - images
     if not left:

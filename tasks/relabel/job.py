@@ -27,6 +27,7 @@ from labelmill.tasks.relabel.open_engine import open_engine
 from labelmill.tasks.relabel.remote_shard import RemoteJob
 from labelmill.tasks.relabel.settings import RelabelSettings
 from labelmill.tasks.relabel.shards import LabelMapJob, Shard, plan_shards
+from labelmill.tasks.relabel.share import gather_receipts, take_share
 from labelmill.tasks.store import open_store
 from labelmill.tasks.store.receipts import Receipt
 from labelmill.tasks.store.table import Table
@@ -34,11 +35,15 @@ from labelmill.tasks.store.table import Table
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RelabelRun:
-    """A prepared run: the job that its shards share, the shards, and what the version will say."""
+    """A prepared run: the job that its shards share, the shards, and what the version will say.
+
+    `mine` are those of the shards that this process is to label.
+    """
 
     parameters: RelabelParameters
     job: LabelMapJob
     shards: tuple[Shard, ...]
+    mine: tuple[Shard, ...]
     images_version: Version
     calibration: Calibration
     match: ClassMatch
@@ -46,8 +51,8 @@ class RelabelRun:
 
     @property
     def images(self) -> int:
-        """Rows that the version will have."""
-        return sum(len(shard) for shard in self.shards)
+        """Images of the shards that are to be labelled here."""
+        return sum(len(shard) for shard in self.mine)
 
     def remote(self, *, workers: int) -> RemoteJob:
         """Return the job as other processes take it; each runs its engine with `workers` threads."""
@@ -132,14 +137,15 @@ def _prepare(
         images=images, label_maps=label_maps, roots=roots, teacher=teacher, engine=engine, settings=settings,
         temperature=calibration.temperature, teacher_labels=match.teacher_ids, run=run,
     )  # fmt: skip
-    shards = plan_shards(
+    planned = plan_shards(
         images, version, split=parameters.split, shard_size=parameters.shard_size, common=common,
         teacher_labels=match.teacher_ids,
     )  # fmt: skip
+    shards = tuple(planned)
     label_maps.receipts.open_run(run)
     return RelabelRun(
-        parameters=parameters, job=job, shards=tuple(shards), images_version=version, calibration=calibration,
-        match=match, grid=grid,
+        parameters=parameters, job=job, shards=shards, mine=take_share(shards, parameters.share),
+        images_version=version, calibration=calibration, match=match, grid=grid,
     )  # fmt: skip
 
 
@@ -160,24 +166,29 @@ def _roots(parameters: RelabelParameters, version: Version) -> dict[str, str]:
     return roots
 
 
-def commit_run(run: RelabelRun, receipts: Sequence[Receipt]) -> Version:
-    """Make the run's shards a version, in their order; return the latest as it is when it holds just these.
+def commit_run(run: RelabelRun, mine: Sequence[Receipt]) -> Version | None:
+    """Make the run's shards a version, in their order, given the receipts of those that were labelled here.
 
-    Raises WorkFailed when not one image could be labelled.
+    Returns the latest as it is when it holds just these, None while other shares of the run are not done. Raises
+    WorkFailed when not one image could be labelled.
     """
-    done = sum(receipt.counts["done"] for receipt in receipts)
-    if not done and any(receipt.retry for receipt in receipts):
+    done = sum(receipt.counts["done"] for receipt in mine)
+    if not done and any(receipt.retry for receipt in mine):
         raise WorkFailed(
             f"none of {run.images} images could be read as they were ingested; nothing was committed. Are they still "
             "where they were? When they are mounted elsewhere, say so with image_root"
         )
+    receipts = gather_receipts(run.shards, mine, run.job.label_maps.receipts, run=run.job.run)
+    if receipts is None:
+        return None
     facts = {**run.job.teacher.facts(), **run.job.settings.facts(), "engine": run.job.engine.facts()}
     inputs = {run.job.images.name: run.images_version.number}
+    parameters = run.parameters.model_copy(update={"share": None})  # the version holds all
     return commit_label_maps(
         run.job.label_maps,
         receipts,
         metadata=_metadata(run, facts),
-        lineage=make_lineage("relabel", run.parameters, inputs=inputs, teacher=facts),
+        lineage=make_lineage("relabel", parameters, inputs=inputs, teacher=facts),
         run=run.job.run,
     )
 

@@ -33,13 +33,16 @@ class Receipts:
     def __init__(self, table_files: Files) -> None:
         self._files = table_files
 
-    def find(self, key: str, *, run: str) -> Receipt | None:
-        """Return the receipt of a shard whose part is still whole, now claimed by `run`; None when it must be done."""
+    def find(self, key: str, *, run: str, with_retried: bool = False) -> Receipt | None:
+        """Return the receipt of a shard whose part is still whole, now claimed by `run`; None when it must be done.
+
+        `with_retried` takes what this very run has done as it is, also where a rerun would try again.
+        """
         try:
             receipt = Receipt.model_validate_json(self._files.read(_file_of(key)))
         except (FileNotFoundError, ValidationError):
             return None
-        if receipt.retry:
+        if receipt.retry and not (with_retried and receipt.run == run):
             return None
         part = receipt.part
         with self._files.claim([part.path]):  # until the receipt is this run's, which gc then spares

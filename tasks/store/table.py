@@ -119,12 +119,15 @@ class Table:
             self.files.put(draft, path)
         return Part(path=path, rows=rows.num_rows, bytes=size, sha256=sha256)
 
-    def commit(self, change: Callable[[Version | None], Change], *, schema: pa.Schema, lineage: Lineage) -> Version:
+    def commit(
+        self, change: Callable[[Version | None], Change | None], *, schema: pa.Schema, lineage: Lineage
+    ) -> Version:
         """Make a new version visible and return it.
 
         `change` gets the latest version (None for a new table) and is asked again when another writer was first, so
-        that both end as versions and none loses the other's rows. Raises BadInput for a change without parts or
-        with other columns, StoreDamaged when a part is not there.
+        that both end as versions and none loses the other's rows; where it returns None, the latest is what was
+        wanted and stays. Raises BadInput for a change without parts or with other columns, StoreDamaged when a part
+        is not there.
         """
         if _NAME_OF_A_VIEW.fullmatch(self.name.partition(".")[2]):
             raise BadInput(
@@ -137,6 +140,9 @@ class Table:
             number = max([0, *self.numbers(), *self.numbers(deleted=True)]) + 1
             latest = self.latest()
             made = change(latest)
+            if made is None:
+                assert latest is not None  # noqa: S101 - there is no version that could be wanted
+                return latest
             if not made.parts:
                 raise BadInput(f"{self.name}: a version needs at least one part")
             if made.operation == "append" and latest is not None and latest.columns != columns:

@@ -1,38 +1,40 @@
-"""A whole Prefect server for the tests of deploy/: with its background services, on a home of its own."""
+"""What the tests of deploy/ share: a whole Prefect server, and all that `make up` starts."""
 
-import json
 import os
-import socket
 import subprocess
 import sys
-import time
 import urllib.error
-import urllib.request
-from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
-
-ROOT = Path(__file__).parents[2]
-TIMEOUT_S = 240
-"""Far more than anything here takes on a busy machine: a hanging test fails instead of blocking."""
+from local_machine import ROOT, TIMEOUT_S, Api, Machine, free_port, open_postgres, wait_until
 
 
-@dataclass(frozen=True, kw_only=True)
-class Server:
-    """A Prefect server, asked over HTTP, so that these tests import nothing of Prefect."""
+class Server(Api):
+    """A Prefect server on a home of its own, with its background services; they look for heartbeats every second."""
 
-    url: str
-    environment: dict[str, str]
+    def __init__(self, home):
+        super().__init__(free_port())
+        kept = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
+        self.environment = {
+            **kept,
+            "PREFECT_HOME": str(home),
+            "PREFECT_API_URL": self.url,
+            "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+            "PREFECT_SERVER_EVENTS_PROACTIVE_GRANULARITY": "PT1S",
+            "DO_NOT_TRACK": "1",
+        }
+        address = ["--host", "127.0.0.1", "--port", str(self.port)]
+        command = [sys.executable, "-m", "prefect", "server", "start", *address, "--no-ui"]
+        with (home / "server.log").open("wb") as log:
+            self.process = subprocess.Popen(
+                command, env=self.environment, stdout=log, stderr=log, start_new_session=True
+            )
 
-    def call(self, method, path, body=None):
-        """Send `body` as JSON to the API; return what it answers."""
-        data = None if body is None else json.dumps(body).encode()
-        headers = {"Content-Type": "application/json"}
-        request = urllib.request.Request(f"{self.url}{path}", data=data, method=method, headers=headers)
-        with urllib.request.urlopen(request, timeout=60) as answer:
-            text = answer.read()
-        return json.loads(text) if text else None
+    def answers(self):
+        try:
+            return self.call("GET", "/health")
+        except urllib.error.URLError:
+            return False
 
     def run(self, script, *options, code=0, **kwargs):
         """Run a script of deploy/ against the server and expect its exit code; return what it wrote."""
@@ -43,6 +45,14 @@ class Server:
         assert done.returncode == code, done.stderr
         return done.stdout if code == 0 else done.stderr
 
+    def end(self):
+        self.process.terminate()
+        try:
+            self.process.wait(timeout=30)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+
 
 @pytest.fixture(scope="session")
 def root():
@@ -52,64 +62,35 @@ def root():
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory):
-    """A server for the session of these tests; it looks for missing heartbeats every second."""
-    home = tmp_path_factory.mktemp("prefect-server")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
-    environment = {
-        **kept,
-        "PREFECT_HOME": str(home),
-        "PREFECT_API_URL": f"http://127.0.0.1:{port}/api",
-        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-        "PREFECT_SERVER_EVENTS_PROACTIVE_GRANULARITY": "PT1S",
-        "DO_NOT_TRACK": "1",
-    }
-    command = [
-        sys.executable,
-        "-m",
-        "prefect",
-        "server",
-        "start",
-        "--host",
-        "127.0.0.1",
-        "--port",
-        str(port),
-        "--no-ui",
-    ]
-    with (home / "server.log").open("wb") as log:
-        process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
-    started = Server(url=environment["PREFECT_API_URL"], environment=environment)
+    """A server for the session of these tests."""
+    started = Server(tmp_path_factory.mktemp("prefect-server"))
     try:
-        until(lambda: _answers(started), process)
+        wait_until(started.answers, started.process)
         yield started
     finally:
-        process.terminate()
+        started.end()
+
+
+@pytest.fixture(scope="module")
+def machine(tmp_path_factory):
+    """All that `make up` starts, with room for two runs at a time."""
+    with open_postgres() as database:
+        started = Machine(tmp_path_factory.mktemp("machine"), database, limit=2)
         try:
-            process.wait(timeout=30)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+            started.up()
+            yield started
+        finally:
+            started.down()
 
 
-@pytest.fixture(scope="session")
-def wait_until():
-    """Wait until a condition holds; return what it returned."""
-    return until
+@pytest.fixture
+def relabel_parameters(tiny_teacher):
+    """The parameters of a deployed relabel of 60 images in fifteen shards."""
 
+    def to(store, **changes):
+        return {
+            "store": str(store), "dataset": "imagenet", **tiny_teacher.parameters(), "input_size": "64x96", "top_k": 3,
+            "shard_size": 4, "batch_size": 2, "workers": 2, "calibration_images": 8, **changes,
+        }  # fmt: skip
 
-def until(condition, process=None):
-    deadline = time.monotonic() + TIMEOUT_S
-    while not (held := condition()):
-        assert process is None or process.poll() is None, "the process ended"
-        assert time.monotonic() < deadline, "nothing happened"
-        time.sleep(0.2)
-    return held
-
-
-def _answers(server):
-    try:
-        return server.call("GET", "/health")
-    except urllib.error.URLError:
-        return False
+    return to

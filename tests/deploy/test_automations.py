@@ -12,6 +12,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
+from local_machine import wait_until
 
 pytestmark = [pytest.mark.prefect, pytest.mark.drill]
 
@@ -97,7 +98,7 @@ def test_automations_without_a_server_refuse_in_one_line(server, tmp_path):
     assert done.stderr == "automations: no Prefect server: set PREFECT_API_URL\n"
 
 
-def test_zombie_automation_a_killed_run_crashes_and_living_ones_stay(clean_server, tmp_path, wait_until):
+def test_zombie_automation_a_killed_run_crashes_and_living_ones_stay(clean_server, tmp_path):
     clean_server.run("automations.py", "--zombie-window-s", SHORTEST_WINDOW_S)
     told = tmp_path / "run"
     flow = Path(__file__).with_name("flow_that_hangs.py")
@@ -132,7 +133,7 @@ def test_zombie_automation_a_killed_run_crashes_and_living_ones_stay(clean_serve
     assert read_state(clean_server, killed)["type"] == "COMPLETED", "a run that was marked wrongly could not end"
 
 
-def test_alert_automation_bad_ends_post_the_run_and_its_message(clean_server, wait_until):
+def test_alert_automation_bad_ends_post_the_run_and_its_message(clean_server):
     posted = []
 
     class Inbox(BaseHTTPRequestHandler):

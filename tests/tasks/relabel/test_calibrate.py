@@ -73,6 +73,32 @@ def test_calibrate_with_images_gone_for_a_while_is_done_again(imagenet, paramete
     assert [calibration.images for calibration in fitted] == [20, 21]
 
 
+def test_calibrate_machine_that_ends_second_takes_the_temperature_of_the_first(imagenet, parameters_for, monkeypatch):
+    """Shares of one run start at once: with two temperatures their shards would never meet in a version."""
+    files = open_store(imagenet[1]).table("imagenet.label_maps").files
+    fits = []
+
+    def fit_beside_another(*arguments, **options):
+        fitted = fit_on_images(*arguments, **options)
+        fits.append(fitted.model_copy(update={"temperature": fitted.temperature + 0.5}))
+        monkeypatch.setattr("labelmill.tasks.relabel.calibrate.fit_on_images", fit_on_images)
+        assert prepare_run(parameters_for(imagenet[1])).calibration == fitted
+        return fits[0]
+
+    monkeypatch.setattr("labelmill.tasks.relabel.calibrate.fit_on_images", fit_beside_another)
+    assert prepare_run(parameters_for(imagenet[1])).calibration.temperature == fits[0].temperature - 0.5
+    assert len(files.names("calibrations")) == 1
+
+
+def test_calibrate_damaged_file_is_made_anew(imagenet, parameters_for):
+    first = prepare_run(parameters_for(imagenet[1])).calibration
+    files = open_store(imagenet[1]).table("imagenet.label_maps").files
+    (name,) = files.names("calibrations")
+    files.replace(f"calibrations/{name}", b'{"temperature": ')
+    assert prepare_run(parameters_for(imagenet[1])).calibration == first
+    assert Calibration.model_validate_json(files.read(f"calibrations/{name}")) == first
+
+
 def test_calibrate_appended_images_leave_the_temperature_as_it_was(imagenet, make_images, ingest, parameters_for):
     source, store = imagenet
     first = prepare_run(parameters_for(store)).calibration
