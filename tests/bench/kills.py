@@ -2,7 +2,8 @@
 
 Each time a process that relabels is killed by SIGKILL at a moment drawn evenly from its whole duration, over a store
 that holds the images alone; then it is run again to its end. Compared are all parts by name and content, and the
-version's parts, rows, schema and metadata. The processes are forks of one that has imported torch, without Prefect;
+version's parts, rows, schema and metadata; what a killed writer left unfinished is counted, `labelmill gc` removes it.
+The processes are forks of one that has imported torch, without Prefect;
 with `--command` each is a whole `labelmill run relabel`.
 
     python tests/bench/kills.py [--kills 50] [--images 300] [--command]
@@ -32,6 +33,7 @@ from labelmill.schemas.parameters import RelabelParameters
 from labelmill.tasks.relabel.job import commit_run, prepare_run
 from labelmill.tasks.relabel.shards import label_shard
 from labelmill.tasks.store import open_store
+from labelmill.tasks.store.files import TEMPORARY_PREFIX
 
 
 def relabel(parameters: RelabelParameters) -> None:
@@ -64,9 +66,9 @@ def start_command(parameters: RelabelParameters) -> int:
 
 
 def fingerprint(store: Path) -> tuple[object, ...]:
-    """Return the name and content of every part, and what the version says of them."""
+    """Return the name and content of every finished part, and what the version says of them."""
     version = open_store(str(store)).table("small.label_maps").version()
-    parts = sorted((store / "small" / "label_maps" / "parts").iterdir())
+    parts = sorted((store / "small" / "label_maps" / "parts").glob(f"[!{TEMPORARY_PREFIX[0]}]*"))
     said = (version.number, version.rows, version.parts, version.columns, version.metadata)
     return ([(p.name, hashlib.sha256(p.read_bytes()).hexdigest()) for p in parts], *said)
 
@@ -97,7 +99,7 @@ def main() -> None:
         if os.waitpid(start(parameters), 0)[1]:
             sys.exit("the unbroken run failed")
         duration, unbroken = time.monotonic() - began, fingerprint(store)
-        killed, shards_done, wrong = 0, [], 0
+        killed, shards_done, wrong, unfinished = 0, [], 0, 0
         while killed < options.kills:
             shutil.rmtree(store)
             shutil.copytree(pristine, store)
@@ -110,9 +112,11 @@ def main() -> None:
             shards_done.append(len(list(store.glob("small/label_maps/receipts/*.json"))))
             if os.waitpid(start(parameters), 0)[1] or fingerprint(store) != unbroken:
                 wrong += 1
+            unfinished += len(list(store.rglob(f"{TEMPORARY_PREFIX}*")))
     print(
         f"{killed} runs of {duration:.1f} s over {len(unbroken[3])} shards killed, {min(shards_done)} to "
-        f"{max(shards_done)} of them done then: {killed - wrong} ended byte for byte as the unbroken run, {wrong} not"
+        f"{max(shards_done)} of them done then: {killed - wrong} ended byte for byte as the unbroken run, {wrong} not; "
+        f"{unfinished} unfinished files were left"
     )
     sys.exit(bool(wrong))
 

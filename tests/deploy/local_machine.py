@@ -118,7 +118,7 @@ class Machine(Api):
         super().__init__(free_port())
         self.folder, self.database, self.limit = folder, database, limit
         kept = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
-        self._environment = {**kept, "OMP_NUM_THREADS": "1"}
+        self._environment = {**kept, "OMP_NUM_THREADS": "1", "PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS": "2"}
         if database:
             self._environment["PREFECT_API_DATABASE_CONNECTION_URL"] = database.url
 
