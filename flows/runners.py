@@ -78,7 +78,7 @@ def _open_runner(parameters: RelabelParameters, processes: int) -> Iterator[Task
                 RayTaskRunner(address=parameters.runner_address, init_kwargs={"log_to_driver": False, **local})
             )
             return
-        from prefect_dask import DaskTaskRunner
+        from prefect_dask.task_runners import DaskTaskRunner
 
         os.environ.setdefault("PREFECT_PLUGINS_ENABLED", "false")  # Dask imports Prefect where plugins cannot start
         if parameters.runner_address:
