@@ -8,7 +8,7 @@ demo: .venv/.installed
 	$(BIN)/labelmill demo
 
 # Two processes: many tests wait for processes of their own, most of the rest runs on one core.
-PYTEST := $(BIN)/pytest -n 2 --dist loadfile
+PYTEST := $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test: .venv/.installed
 	$(PYTEST) -m "not drill"

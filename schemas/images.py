@@ -52,6 +52,8 @@ IMAGES_SCHEMA = pa.schema(
         pa.field("mtime_ns", pa.int64()),  # nanoseconds since the epoch; a rerun reads only what changed
         pa.field("sha256", pa.string()),  # of the file's bytes, hex
         pa.field("label", pa.int32()),  # id in metadata["classes"], null when unlabelled
+        # all of an image's classes, ascending; null where a source gives one
+        pa.field("labels", pa.list_(pa.field("element", pa.int32()))),
         pa.field("wnid", pa.string()),
         pa.field("status", pa.string(), nullable=False),
         pa.field("reason", pa.string()),  # a value of Reason

@@ -18,7 +18,7 @@ from labelmill.schemas.parameters import (
     TeacherParameters,
 )
 from labelmill.tasks.ingest.list_files import is_text
-from labelmill.tasks.ingest.sources import holds_files
+from labelmill.tasks.ingest.sources import holds_files, is_archive
 from labelmill.tasks.label_map_files.preflight import check_export, check_import, check_writable
 from labelmill.tasks.store import open_store
 
@@ -61,15 +61,16 @@ def _check_ingest(parameters: IngestParameters) -> None:
 
 
 def _check_source(source: str) -> None:
-    """Raise BadInput when a folder cannot be read, or nothing lies below a URL."""
+    """Raise BadInput when a folder or an archive cannot be read, or nothing lies below a URL."""
     if is_object_url(source):
         if not holds_files(source):
             raise BadInput(f"source: {source} holds no objects; expected a place with images")
         return
     try:
-        os.scandir(source).close()
+        if not (os.path.isfile(source) and is_archive(source)):
+            os.scandir(source).close()
     except OSError as error:
-        raise BadInput(f"source: {source}: {error.strerror}; expected a folder with images") from error
+        raise BadInput(f"source: {source}: {error.strerror}; expected a folder with images, a tar or a zip") from error
 
 
 def refuse_store_in_source(folder: str | Path, root: str) -> None:

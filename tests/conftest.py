@@ -42,6 +42,12 @@ def pytest_unconfigure(config):
     shutil.rmtree(config.stash[_HOME], ignore_errors=True)
 
 
+def pytest_collection_modifyitems(items):
+    """Let files with tests of whole servers go first: they take longest, and would keep one process busy at the end."""
+    slow = {item.path for item in items if item.get_closest_marker("prefect")}
+    items.sort(key=lambda item: item.path not in slow)
+
+
 @pytest.fixture(scope="session")
 def sample_data():
     """The folder of the sample data."""

@@ -5,9 +5,12 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from labelmill.schemas.images import Reason
 from labelmill.schemas.locations import is_object_url
+from labelmill.schemas.members import split_member
 from labelmill.tasks.images.read_object import read_object
 from labelmill.tasks.images.rejected_image import RejectedImage
 
@@ -15,25 +18,38 @@ from labelmill.tasks.images.rejected_image import RejectedImage
 def read_bytes(path: str | os.PathLike[str], *, max_bytes: int) -> bytes:
     """Return the content of a regular file; never waits on a pipe or device, never reads more than max_bytes + 1.
 
-    A URL of an object store is read from there. Raises RejectedImage: broken_link, missing, unreadable, not_a_file or
-    too_many_bytes; WorkFailed when an object store gives no answer.
+    A URL of an object store is read from there, a member of a container (`schemas.members`) out of it. Raises
+    RejectedImage: broken_link, missing, unreadable, not_a_file, truncated, corrupt or too_many_bytes; WorkFailed when
+    an object store gives no answer.
     """
+    if found := split_member(os.fspath(path)):
+        from labelmill.tasks.containers.read_member import read_member
+
+        return read_member(*found, max_bytes=max_bytes)
     if is_object_url(path):
         return read_object(str(path), max_bytes=max_bytes)
+    with open_regular(path) as descriptor:
+        return _read_whole(descriptor, max_bytes=max_bytes)
+
+
+@contextmanager
+def open_regular(path: str | os.PathLike[str]) -> Iterator[int]:
+    """Open a regular file for reading and close it; raise RejectedImage for what goes wrong until then."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
         try:
-            return _read_regular(descriptor, max_bytes=max_bytes)
+            mode = os.fstat(descriptor).st_mode
+            if not stat.S_ISREG(mode):
+                raise RejectedImage(Reason.NOT_A_FILE, f"expected a regular file, got mode {stat.filemode(mode)}")
+            yield descriptor
         finally:
             os.close(descriptor)
     except OSError as error:
         raise _explain_os_error(path, error) from error
 
 
-def _read_regular(descriptor: int, *, max_bytes: int) -> bytes:
+def _read_whole(descriptor: int, *, max_bytes: int) -> bytes:
     found = os.fstat(descriptor)
-    if not stat.S_ISREG(found.st_mode):
-        raise RejectedImage(Reason.NOT_A_FILE, f"expected a regular file, got mode {stat.filemode(found.st_mode)}")
     pieces: list[bytes] = []
     # One byte more than the size tells the end of the file from a file that is still growing.
     left = max_bytes + 1

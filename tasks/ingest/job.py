@@ -18,7 +18,7 @@ from labelmill.schemas.versions import Part, Version, digest_json
 from labelmill.tasks.ingest.devkit import read_devkit
 from labelmill.tasks.ingest.folder import label_by_folder, label_nothing
 from labelmill.tasks.ingest.imagenet import find_imagenet_root, label_imagenet
-from labelmill.tasks.ingest.labels import SourceLabels
+from labelmill.tasks.ingest.labels import SourceLabels, find_several_ids
 from labelmill.tasks.ingest.list_files import ListedFile, as_text
 from labelmill.tasks.ingest.plan import (
     COMPARED_COLUMNS,
@@ -29,7 +29,7 @@ from labelmill.tasks.ingest.plan import (
     settle_labels,
 )
 from labelmill.tasks.ingest.rows import RowSettings, build_rows
-from labelmill.tasks.ingest.sources import holds_files, list_source
+from labelmill.tasks.ingest.sources import Listing, holds_files, list_source
 from labelmill.tasks.lineage import make_lineage
 from labelmill.tasks.preflight import refuse_store_in_source
 from labelmill.tasks.store import Change, Table, open_store
@@ -71,23 +71,30 @@ class IngestRun:
 
 def prepare_imagenet(parameters: IngestImagenetParameters) -> IngestRun:
     """List ImageNet's files and find out what is new; raise BadInput when the source is not what was expected."""
-    root = find_imagenet_root(parameters.source, parameters.split)
     devkit = read_devkit(parameters.devkit) if parameters.devkit else None
-    return _prepare("ingest-imagenet", parameters, root, lambda files: label_imagenet(files, devkit=devkit))
+    listing = _list(parameters, find_imagenet_root(parameters.source, parameters.split))
+    return prepare_ingest("ingest-imagenet", parameters, listing, label_imagenet(listing.files, devkit=devkit))
 
 
 def prepare_folder(parameters: IngestFolderParameters) -> IngestRun:
     """List a plain tree's files and find out what is new; raise BadInput when the source is not what was expected."""
     label = label_by_folder if parameters.labels == "folder" else label_nothing
-    return _prepare("ingest-folder", parameters, parameters.source, label)
+    listing = _list(parameters, parameters.source)
+    return prepare_ingest("ingest-folder", parameters, listing, label(listing.files))
 
 
-def _prepare(
-    flow: str, parameters: IngestParameters, root: str, label: Callable[[Sequence[ListedFile]], SourceLabels]
-) -> IngestRun:
-    refuse_store_in_source(join_location(parameters.store, parameters.dataset), root)
-    files = list_source(root)
-    found = label(files)
+def _list(parameters: IngestParameters, source: str) -> Listing:
+    if not os.path.isfile(source):  # of an archive nothing but itself is read
+        refuse_store_in_source(join_location(parameters.store, parameters.dataset), source)
+    return list_source(source)
+
+
+def prepare_ingest(flow: str, parameters: IngestParameters, listing: Listing, found: SourceLabels) -> IngestRun:
+    """Find out what of a listing is new in the dataset, given the labels of its files in the same order.
+
+    Raises BadInput when ids or classes do not fit the dataset's.
+    """
+    root, files = listing.root, listing.files
     table = open_store(parameters.store, create=True).table(f"{parameters.dataset}.images")
     latest = table.latest()
     listed = latest.metadata["classes"] if latest else None
@@ -96,11 +103,11 @@ def _prepare(
     settings = RowSettings(
         root=root, split=parameters.split, id_prefix=parameters.id_prefix, classes=classes,
         labels_required=found.required, max_pixels=parameters.max_pixels, max_bytes=parameters.max_bytes,
-        workers=parameters.workers,
+        workers=parameters.workers, several=find_several_ids(found.several, classes),
     )  # fmt: skip
     columns = ["split", *COMPARED_COLUMNS]
     rows = table.read(latest, columns) if latest else IMAGES_SCHEMA.empty_table().select(columns)
-    plan = _plan(parameters, files, labels, rows, labels_required=found.required)
+    plan = _plan(parameters, files, labels, rows, settings)
     older = list(_parts_of_split(latest, rows, parameters.split))
     known = {parameters.id_prefix + as_text(file.path): (file, labels[place]) for place, file in enumerate(files)}
     chunks = tuple(_cut(parameters, plan, older, known, settings))
@@ -119,8 +126,7 @@ def _plan(
     files: Sequence[ListedFile],
     labels: Sequence[int | None],
     rows: pa.Table,
-    *,
-    labels_required: bool,
+    settings: RowSettings,
 ) -> IngestPlan:
     here = pc.equal(rows["split"], parameters.split)
     refuse_shared_ids(make_image_ids(files, id_prefix=parameters.id_prefix), rows.filter(pc.invert(here)))
@@ -129,8 +135,9 @@ def _plan(
         labels,
         rows.filter(here),
         id_prefix=parameters.id_prefix,
-        labels_required=labels_required,
+        labels_required=settings.labels_required,
         rehash=parameters.rehash,
+        several=settings.several,
     )
 
 
@@ -168,6 +175,12 @@ def _cut(
         yield Chunk(number=number, files=files, labels=labels, image_ids=tuple(ids), replaces=replaces, key=key)
 
 
+def _further(file: ListedFile, settings: RowSettings) -> list[object]:
+    """Return what decides the rows of some sources alone."""
+    several = settings.several.get(file.path)
+    return [] if several is None and file.member_uri is None else [file.member_uri, several]
+
+
 def _chunk_key(
     files: Sequence[ListedFile],
     labels: Sequence[int | None],
@@ -177,7 +190,7 @@ def _chunk_key(
     rehash: bool,
 ) -> str:
     facts = [
-        [os.fsencode(file.path).hex(), file.size, file.mtime_ns, str(file.kind), label]
+        [os.fsencode(file.path).hex(), file.size, file.mtime_ns, str(file.kind), label, *_further(file, settings)]
         for file, label in zip(files, labels, strict=True)
     ]
     bounds = [settings.split, settings.id_prefix, settings.max_pixels, settings.max_bytes, settings.labels_required]

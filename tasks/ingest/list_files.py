@@ -23,6 +23,9 @@ class FileKind(StrEnum):
     FILE = "file"
     BAD_NAME = "bad_name"
     BAD_KEY = "bad_key"
+    OUTSIDE = "outside"
+    LINK_MEMBER = "link_member"
+    UNREADABLE_MEMBER = "unreadable_member"
     BROKEN_LINK = "broken_link"
     MISSING = "missing"
     NOT_A_FILE = "not_a_file"
@@ -34,6 +37,12 @@ class FileKind(StrEnum):
 KIND_REASONS = {
     FileKind.BAD_NAME: (Reason.BAD_NAME, "the path is not valid UTF-8; rename the file or its folder"),
     FileKind.BAD_KEY: (Reason.BAD_NAME, "a key with an empty part, '.' or '..' between slashes, or with ?versionId="),
+    FileKind.OUTSIDE: (Reason.BAD_NAME, "an absolute name in an archive, or one with '..' or empty parts"),
+    FileKind.LINK_MEMBER: (Reason.NOT_A_FILE, "expected a regular file in the archive, got a link or a device"),
+    FileKind.UNREADABLE_MEMBER: (
+        Reason.UNSUPPORTED_FORMAT,
+        "encrypted, sparse or compressed in a way that is not read",
+    ),
     FileKind.BROKEN_LINK: (Reason.BROKEN_LINK, "a link that leads nowhere"),
     FileKind.MISSING: (Reason.MISSING, "gone while the folder was listed"),
     FileKind.NOT_A_FILE: (Reason.NOT_A_FILE, "expected a regular file, got a pipe, a socket or a device"),
@@ -48,13 +57,21 @@ KIND_REASONS = {
 class ListedFile:
     """An entry below the source: `path` is relative, '/' between folders, undecodable bytes as surrogates.
 
-    `size` in bytes and `mtime_ns` since the epoch are those of the link's target, None where there is none.
+    `size` in bytes and `mtime_ns` since the epoch are those of the link's target, None where there is none. Of a
+    member of a container `path` is its name in it, `member_uri` says where it lies (`schemas.members`), and
+    `mtime_ns` is the container's.
     """
 
     path: str
     size: int | None
     mtime_ns: int | None
     kind: FileKind
+    member_uri: str | None = None
+
+    @property
+    def uri(self) -> str:
+        """Return where the entry lies, relative to the root of what was listed."""
+        return self.member_uri or self.path
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import pyarrow as pa
 
@@ -18,7 +19,7 @@ EXAMPLES_SHOWN = 5
 
 _ENTRY_REASONS = frozenset(reason for reason, _ in KIND_REASONS.values())
 
-COMPARED_COLUMNS = ("image_id", "bytes", "mtime_ns", "label", "reason")
+COMPARED_COLUMNS = ("image_id", "uri", "bytes", "mtime_ns", "label", "labels", "reason")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,10 +55,11 @@ def plan_ingest(
     id_prefix: str,
     labels_required: bool,
     rehash: bool,
+    several: Mapping[str, tuple[int, ...]] = MappingProxyType({}),
 ) -> IngestPlan:
     """Compare a listing with the rows of the same split in `table` (COMPARED_COLUMNS at least).
 
-    A file is unchanged when its size, time and label are, and the row's reason does not lie in the machine. With
+    A file is unchanged when its place, size, time and label are, and the row's reason does not lie in the machine. With
     `rehash` every known file is changed.
     """
     columns = (table.column(name).to_pylist() for name in COMPARED_COLUMNS)
@@ -70,7 +72,7 @@ def plan_ingest(
         row = known.pop(image_id, None)
         if row is None:
             added.append(image_id)
-        elif rehash or _needs_reading(file, label, row, labels_required=labels_required):
+        elif rehash or _needs_reading(file, label, several.get(file.path), row, labels_required=labels_required):
             changed.append(image_id)
         else:
             unchanged.append(image_id)
@@ -79,9 +81,17 @@ def plan_ingest(
     )
 
 
-def _needs_reading(file: ListedFile, label: int | None, row: tuple[object, ...], *, labels_required: bool) -> bool:
+def _needs_reading(
+    file: ListedFile,
+    label: int | None,
+    several: tuple[int, ...] | None,
+    row: tuple[object, ...],
+    *,
+    labels_required: bool,
+) -> bool:
     *facts, reason = row
-    if facts != [file.size, file.mtime_ns, label]:
+    all_labels = None if several is None else list(several)
+    if facts != [as_text(file.uri), file.size, file.mtime_ns, label, all_labels]:
         return True
     of_entry = KIND_REASONS[file.kind][0] if file.kind in KIND_REASONS else None
     if reason in TRANSIENT_REASONS or (reason if reason in _ENTRY_REASONS else None) != of_entry:
@@ -113,7 +123,7 @@ def settle_labels(labels: SourceLabels, fixed: ClassList | None, *, owner: str) 
 
     Only classes that files have must be in `fixed` (see settle_classes), not all that the source proposes.
     """
-    used = set(labels.keys)
+    used = set(labels.keys).union(*labels.several.values())
     proposed = labels.classes
     found = ClassList(classes=tuple(c for c in proposed.classes if class_key(c) in used), source=proposed.source)
     classes = proposed if fixed is None else settle_classes(found, fixed, owner=owner)

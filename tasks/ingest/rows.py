@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import pyarrow as pa
 
@@ -25,7 +25,10 @@ _FILES_PER_STEP = 32
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RowSettings:
-    """What all rows of a split share. `root` is the folder or URL that paths are relative to."""
+    """What all rows of a split share. `root` is the folder or URL that paths are relative to.
+
+    `several` holds, by path, all class ids of a file where the source gives more than one label an image.
+    """
 
     root: str
     split: str
@@ -35,6 +38,7 @@ class RowSettings:
     max_pixels: int
     max_bytes: int
     workers: int = 0
+    several: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
 
 def build_rows(
@@ -69,7 +73,7 @@ def _build_row(file: ListedFile, label: int | None, settings: RowSettings) -> di
     return {
         "image_id": settings.id_prefix + text,
         "split": settings.split,
-        "uri": text,
+        "uri": as_text(file.uri),
         "width": _as_int32(facts.width),
         "height": _as_int32(facts.height),
         "format": facts.format,
@@ -80,6 +84,7 @@ def _build_row(file: ListedFile, label: int | None, settings: RowSettings) -> di
         "mtime_ns": file.mtime_ns,
         "sha256": facts.sha256,
         "label": label,
+        "labels": settings.several.get(file.path),
         "wnid": None if label is None else settings.classes.classes[label].wnid,
         "status": facts.status.value,
         "reason": None if facts.reason is None else facts.reason.value,
@@ -100,7 +105,7 @@ def _find_facts(file: ListedFile, label: int | None, settings: RowSettings) -> I
         return ImageFacts(
             status=Status.REJECTED, reason=Reason.TOO_MANY_BYTES, detail=f"more than {settings.max_bytes} bytes"
         )
-    path = join_location(settings.root, file.path)
+    path = join_location(settings.root, file.uri)
     facts = inspect_image(path, max_pixels=settings.max_pixels, max_bytes=settings.max_bytes)
     if not lacks_label(file, label, required=settings.labels_required):
         return facts

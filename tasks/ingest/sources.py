@@ -1,23 +1,52 @@
-"""Where images come from: a folder, or a place in a bucket."""
+"""Where images come from: a folder, an archive, or a place in a bucket."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+import tarfile
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 
 from labelmill.schemas.errors import BadInput
 from labelmill.schemas.locations import is_object_url, is_plain_path
+from labelmill.tasks.containers.tar_members import list_tar
+from labelmill.tasks.containers.zip_members import list_zip
 from labelmill.tasks.ingest.list_files import FileKind, ListedFile, list_files
 from labelmill.tasks.objects.client import list_level, list_objects
 
 
-def list_source(root: str) -> list[ListedFile]:
-    """Return everything below a folder or a URL, sorted by the bytes of the path; see `list_files`.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Listing:
+    """What a source holds, in the order of the rows; `root` is the folder or URL that the uris are relative to."""
+
+    root: str
+    files: Sequence[ListedFile]
+
+
+def list_source(source: str) -> Listing:
+    """Return everything below a folder or a URL, or in a tar or zip, sorted by the bytes of the path; see `list_files`.
 
     Raises BadInput when nothing is there.
     """
-    return _list_bucket(root) if is_object_url(root) else list_files(root)
+    if is_object_url(source):
+        return Listing(root=source, files=_list_bucket(source))
+    if os.path.isfile(source):
+        return Listing(root=os.path.dirname(source), files=_list_archive(source))
+    return Listing(root=source, files=list_files(source))
+
+
+def is_archive(path: str) -> bool:
+    """Tell whether a file is a zip or a tar, if only a compressed one; raise OSError when it cannot be read."""
+    return zipfile.is_zipfile(path) or tarfile.is_tarfile(path)
+
+
+def _list_archive(path: str) -> list[ListedFile]:
+    members = list_zip(path) if zipfile.is_zipfile(path) else list_tar(path)
+    if not members:
+        raise BadInput(f"source: {path} holds no files; expected an archive with images")
+    return members
 
 
 def _list_bucket(url: str) -> list[ListedFile]:

@@ -58,9 +58,9 @@ def _call(
         raise explain_failure(error, url) from error
 
 
-def get_object(url: str, *, end: int | None = None) -> bytes:
-    """Return an object's content, or its first `end` bytes; raise FileNotFoundError when there is none."""
-    limits = {} if end is None else {"start": 0, "end": end}
+def get_object(url: str, *, start: int = 0, end: int | None = None) -> bytes:
+    """Return an object's content, or its bytes from `start` to `end`; raise FileNotFoundError when there is none."""
+    limits = {} if end is None else {"start": start, "end": end}
     try:
         return bytes(_call(url, lambda opened, path: opened._cat_file(path, **limits)))
     except RangeBehindEnd:  # of an empty object

@@ -3,7 +3,7 @@
 Start-up is the time from the command to the first receipt, less that of threads; steady is the rate between the
 receipts after it. Needs the sample data (LABELMILL_SAMPLE_DATA).
 
-    python tests/bench/runner_costs.py [--images 600] [--rounds 3]
+    python tests/bench/runner_costs.py [--images 960] [--rounds 3]
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from labelmill.schemas.parameters import IngestImagenetParameters
 from labelmill.tasks.store import open_store
 
 RUNNERS = ("threads", "ray", "dask")
-SHARD_SIZE = 20
+SHARD_SIZE = 96
 
 
 def ingest(folder: Path) -> None:
@@ -55,7 +55,7 @@ def relabel(folder: Path, runner: str) -> tuple[float, float, float]:
 def main() -> None:
     """Read the command line and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", type=int, default=600)
+    parser.add_argument("--images", type=int, default=960)
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
     if "LABELMILL_SAMPLE_DATA" not in os.environ:

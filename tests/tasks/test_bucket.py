@@ -181,7 +181,7 @@ def test_list_source_of_a_bucket_is_sorted_and_tells_keys_that_no_file_could_hav
     keys = ["b.jpg", "a/z.jpg", "a.jpg", "a/", "a//x.jpg", "a/../b.jpg", "./c.jpg", "é.jpg", "q?versionId=1"]
     for key in keys:
         bucket.s3().call_s3("put_object", Bucket=bucket.name, Key=f"in/{key}", Body=b"" if key == "a/" else b"1")
-    found = {file.path: file.kind.value for file in list_source(f"{bucket.url}/in")}
+    found = {file.path: file.kind.value for file in list_source(f"{bucket.url}/in").files}
     assert list(found) == sorted([key for key in keys if key != "a/"], key=str.encode)
     bad = {path for path, kind in found.items() if kind == "bad_key"}
     assert bad == {"a//x.jpg", "a/../b.jpg", "./c.jpg", "q?versionId=1"}

@@ -170,6 +170,7 @@ def test_build_rows_good_file_fills_every_column(write_tree, jpeg):
             "mtime_ns": 1_700_000_000_123_456_789,
             "sha256": hashlib.sha256(jpeg).hexdigest(),
             "label": 1,
+            "labels": None,
             "wnid": "n01440764",
             "status": "done",
             "reason": None,

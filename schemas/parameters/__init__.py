@@ -1,0 +1,46 @@
+"""Parameters of the flows: one model each, which is also the command line's options and Prefect's form."""
+
+from labelmill.schemas.parameters.demo import DemoParameters
+from labelmill.schemas.parameters.fields import (
+    FILE_BYTES_MAX,
+    PIXELS_MAX,
+    Device,
+    FlowParameters,
+    InputSize,
+    LocalPath,
+    Location,
+    Share,
+    TableName,
+    WeightsName,
+    parse_device,
+    parse_input_size,
+    parse_share,
+)
+from labelmill.schemas.parameters.ingest import IngestFolderParameters, IngestImagenetParameters, IngestParameters
+from labelmill.schemas.parameters.label_map_files import ExportLabelMapsParameters, ImportLabelMapsParameters
+from labelmill.schemas.parameters.relabel import ImagenetPipelineParameters, RelabelParameters, TeacherParameters
+
+__all__ = [
+    "FILE_BYTES_MAX",
+    "PIXELS_MAX",
+    "DemoParameters",
+    "Device",
+    "ExportLabelMapsParameters",
+    "FlowParameters",
+    "ImagenetPipelineParameters",
+    "ImportLabelMapsParameters",
+    "IngestFolderParameters",
+    "IngestImagenetParameters",
+    "IngestParameters",
+    "InputSize",
+    "LocalPath",
+    "Location",
+    "RelabelParameters",
+    "Share",
+    "TableName",
+    "TeacherParameters",
+    "WeightsName",
+    "parse_device",
+    "parse_input_size",
+    "parse_share",
+]

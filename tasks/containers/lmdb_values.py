@@ -1,0 +1,83 @@
+"""The values of an LMDB environment, read without locking or changing it."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import lmdb
+
+from labelmill.schemas.errors import BadInput
+from labelmill.schemas.images import Reason
+from labelmill.tasks.images.rejected_image import RejectedImage
+
+_opened: dict[str, Any] = {}
+"""By real path: LMDB forbids opening an environment twice."""
+
+_lock = threading.Lock()
+
+
+def _close_all() -> None:
+    """Close what a forked process has from its parent: it must not be used, and would forbid opening it anew."""
+    global _lock  # noqa: PLW0603 - a thread of the parent may hold the old one for ever
+    _lock = threading.Lock()
+    for environment in _opened.values():
+        environment.close()
+    _opened.clear()
+
+
+os.register_at_fork(after_in_child=_close_all)
+
+
+def _open(path: str) -> Any:  # noqa: ANN401 - lmdb has no types
+    key = os.path.realpath(path)
+    with _lock:
+        if key not in _opened:
+            environment = lmdb.open(
+                path, subdir=os.path.isdir(path), readonly=True, lock=False, readahead=False, meminit=False,
+                max_readers=1, create=False,
+            )  # fmt: skip
+            try:
+                _refuse_truncated(path, environment)
+            except BaseException:
+                environment.close()
+                raise
+            _opened[key] = environment
+        return _opened[key]
+
+
+def _refuse_truncated(path: str, environment: Any) -> None:  # noqa: ANN401 - as above
+    """Raise an error for a file that ends before its last page: touching that would kill this process."""
+    file = os.path.join(path, "data.mdb") if os.path.isdir(path) else path
+    needed = (environment.info()["last_pgno"] + 1) * environment.stat()["psize"]
+    if (size := os.path.getsize(file)) < needed:
+        raise lmdb.CorruptedError(f"truncated: {size} bytes of {needed}")
+
+
+def list_lmdb(path: str) -> Iterator[tuple[bytes, int]]:
+    """Yield each key with its value's length in bytes, in the order of the keys, without reading the values.
+
+    Raises BadInput when there is no LMDB environment, or it is damaged.
+    """
+    try:
+        environment = _open(path)
+        with environment.begin(buffers=True) as transaction:
+            for key, value in transaction.cursor():
+                yield bytes(key), len(value)
+    except (lmdb.Error, OSError) as error:
+        raise BadInput(f"{path}: not an LMDB environment that can be read: {error}") from error
+
+
+def read_lmdb_value(path: str, key: bytes) -> bytes:
+    """Return a key's value; raise RejectedImage: missing or unreadable."""
+    try:
+        with _open(path).begin() as transaction:
+            value = transaction.get(key)
+    except (lmdb.Error, OSError) as error:
+        reason = Reason.UNREADABLE if os.path.exists(path) else Reason.MISSING
+        raise RejectedImage(reason, f"LMDB: {error}") from error
+    if value is None:
+        raise RejectedImage(Reason.MISSING, "the LMDB environment has no such key")
+    return bytes(value)
