@@ -21,11 +21,12 @@ check: .venv/.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/mypy --strict deploy/*.py
 	$(BIN)/lint-imports
 	$(PYTEST)
 
-# In this order: what is compared with scripts and bounds, then what the labels are worth.
-BENCHES := relabel_speed pooling_speed sql_speed run_costs kills cuda_speed forward_speed fast_labels label_quality
+# In this order: what is compared with scripts, peers and bounds, then what the labels are worth.
+BENCHES := relabel_speed peers pooling_speed sql_speed run_costs kills cuda_speed forward_speed fast_labels label_quality
 
 bench: .venv/.installed
 	@for bench in $(BENCHES); do echo "\n## $$bench"; $(BIN)/python tests/bench/$$bench.py || exit 1; done
