@@ -33,14 +33,18 @@ def listed(path, *, size=10, mtime_ns=100, kind=FileKind.FILE):
     return ListedFile(path=path, size=size, mtime_ns=mtime_ns, kind=kind)
 
 
-def table(*rows):
+def table(*rows, id_prefix=""):
+    """Rows of files that lie at their paths."""
+    schema = pa.schema([*COLUMNS.items(), ("uri", pa.string()), ("labels", pa.list_(pa.int32()))])
+    named = [dict(zip(COLUMNS, row, strict=True)) for row in rows]
     return pa.Table.from_pylist(
-        [dict(zip(COLUMNS, row, strict=True)) for row in rows], schema=pa.schema(list(COLUMNS.items()))
+        [{**row, "uri": row["image_id"].removeprefix(id_prefix)} for row in named], schema=schema
     )
 
 
 def plan(files, labels, rows, *, id_prefix="", labels_required=True, rehash=False):
-    return plan_ingest(files, labels, table(*rows), id_prefix=id_prefix, labels_required=labels_required, rehash=rehash)
+    known = table(*rows, id_prefix=id_prefix)
+    return plan_ingest(files, labels, known, id_prefix=id_prefix, labels_required=labels_required, rehash=rehash)
 
 
 def class_list(*names):
