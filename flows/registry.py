@@ -15,6 +15,7 @@ from labelmill.schemas.parameters import (
     ImportLabelMapsParameters,
     IngestFolderParameters,
     IngestImagenetParameters,
+    IngestLsunParameters,
     RelabelParameters,
 )
 
@@ -38,6 +39,9 @@ FLOWS = {
     ),
     "ingest-folder": FlowEntry(
         parameters=IngestFolderParameters, module="labelmill.flows.ingest", function="ingest_folder"
+    ),
+    "ingest-lsun": FlowEntry(
+        parameters=IngestLsunParameters, module="labelmill.flows.ingest_lsun", function="ingest_lsun"
     ),
     "relabel": FlowEntry(parameters=RelabelParameters, module="labelmill.flows.relabel", function="relabel"),
     "imagenet-pipeline": FlowEntry(

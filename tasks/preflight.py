@@ -13,6 +13,7 @@ from labelmill.schemas.parameters import (
     FlowParameters,
     ImportLabelMapsParameters,
     IngestImagenetParameters,
+    IngestLsunParameters,
     IngestParameters,
     RelabelParameters,
     TeacherParameters,
@@ -20,6 +21,7 @@ from labelmill.schemas.parameters import (
 from labelmill.tasks.ingest.list_files import is_text
 from labelmill.tasks.ingest.sources import holds_files, is_archive
 from labelmill.tasks.label_map_files.preflight import check_export, check_import, check_writable
+from labelmill.tasks.lsun.environments import find_environments
 from labelmill.tasks.store import open_store
 
 _NO_FILE = ("pretrained", "package:")
@@ -50,7 +52,12 @@ def _check_runner(runner: str) -> None:
 
 
 def _check_ingest(parameters: IngestParameters) -> None:
-    _check_source(parameters.source)
+    if isinstance(parameters, IngestLsunParameters):
+        find_environments(parameters.source, parameters.split)
+    else:
+        _check_source(parameters.source)
+    if (out := getattr(parameters, "out", None)) is not None:
+        _check_out(out, parameters.store)
     devkit = parameters.devkit if isinstance(parameters, IngestImagenetParameters) else None
     if devkit is not None and not os.path.isdir(devkit):
         raise BadInput(f"devkit: no such folder: {devkit}")
@@ -58,6 +65,13 @@ def _check_ingest(parameters: IngestParameters) -> None:
         open_store(parameters.store, create=True)
     else:
         check_writable("store", Path(parameters.store, parameters.dataset, "images"))
+
+
+def _check_out(out: str, store: str) -> None:
+    """Raise BadInput when files cannot be written to a folder, or would lie in the store."""
+    check_writable("out", Path(out))
+    if not is_object_url(store) and Path(os.path.realpath(out)).is_relative_to(os.path.realpath(store)):
+        raise BadInput(f"out: {out} lies in the store; choose another folder")
 
 
 def _check_source(source: str) -> None:

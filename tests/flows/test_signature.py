@@ -11,6 +11,7 @@ GIVEN = {
     "relabel": {"store": "/s", "dataset": "imagenet", "teacher": "resnet18"},
     "ingest-imagenet": {"source": "/i", "store": "/s", "dataset": "imagenet"},
     "ingest-folder": {"source": "/i", "store": "/s", "dataset": "pets"},
+    "ingest-lsun": {"source": "/i", "store": "/s", "dataset": "lsun"},
     "imagenet-pipeline": {"source": "/i", "store": "/s", "teacher": "resnet18"},
     "import-label-maps": {"source": "/m", "store": "/s", "dataset": "imagenet", "teacher": "l2"},
     "export-label-maps": {"store": "/s", "table": "imagenet.label_maps", "out": "/o"},
