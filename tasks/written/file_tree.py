@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import re
 import shutil
 import stat
 import threading
@@ -22,6 +23,8 @@ _OCCUPIED = frozenset({errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ELOOP})
 _BAD_NAMES = frozenset({errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL})
 _NO_LINKS = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK})
 """What file systems without hard links say."""
+
+_STAGING = re.compile(re.escape(TEMPORARY_PREFIX) + r"\d+-[0-9a-f]{12}")
 
 _NEW_S = 60
 """A folder so young may be one whose writer is about to lock it."""
@@ -92,6 +95,8 @@ class FileTree:
         Raises Occupied, BadFileName, or WorkFailed when the file system takes no more; what `pieces` raises passes, and
         leaves no file.
         """
+        if _STAGING.fullmatch(path.partition("/")[0]):
+            raise BadFileName(f"{path!r}: a name of unfinished files")
         found = self.find(path)
         if found is None:
             try:
@@ -189,7 +194,7 @@ def _remove_abandoned(root: str) -> None:
     """Remove the unfinished files of writers that have died: those whose folder nobody has locked."""
     for name in os.listdir(root):
         place = os.path.join(root, name)
-        if not name.startswith(TEMPORARY_PREFIX) or os.path.islink(place) or not os.path.isdir(place):
+        if not _STAGING.fullmatch(name) or os.path.islink(place) or not os.path.isdir(place):
             continue
         handle = os.open(place, os.O_RDONLY | os.O_NOFOLLOW)
         try:
