@@ -93,8 +93,6 @@ def _look(path: str, split: str) -> LsunEnvironment:
             )
         split = match["split"]
     category = match["category"] if match else None
-    if not os.access(os.path.join(path, _DATA_FILE), os.R_OK):
-        raise BadInput(f"source: no permission to read {os.path.join(path, _DATA_FILE)}")
     return LsunEnvironment(
         path=path, name=name, split=split, category=category if category in LSUN_CATEGORIES else None,
         state=find_lmdb_state(path),

@@ -24,7 +24,8 @@ _IMAGES_MAX = 2_000_000
 """Four times what extra_32x32.mat holds; it takes 6 GB in memory."""
 
 _MAT_FAILURES = (
-    OSError, ValueError, TypeError, LookupError, NotImplementedError, MemoryError, MatReadError, struct.error, zlib.error,
+    OSError, ValueError, TypeError, LookupError, NotImplementedError, MemoryError, MatReadError, struct.error,
+    zlib.error,
 )  # fmt: skip
 
 
