@@ -66,19 +66,21 @@ def _commit_manifest(manifest: ManifestRun, started: float) -> Outcome:
 
     run = manifest.run
     meter = ProgressMeter("rows", sum(map(len, manifest.pieces)))
-    receipts = []
+    receipts = {chunk.number: run.table.receipts.find(chunk.key, run=run.run) for chunk in run.chunks}
     of = f"{run.parameters.dataset} {run.parameters.split}"
-    for chunk, piece in zip(run.chunks, manifest.pieces, strict=True):
+    writing = {
+        number: _write_piece.submit(of, number, untracked(manifest))  # several at once: compressing takes longest
+        for number, receipt in receipts.items()
+        if receipt is None
+    }
+    done: list[Receipt] = []
+    for number, receipt in receipts.items():
         check_stop()
-        receipt = run.table.receipts.find(chunk.key, run=run.run)
-        if receipt is None:
-            receipt = _write_piece(of, chunk.number, untracked(manifest))
-            meter.add(done=len(piece), rejected=receipt.counts["rejected"])
-        else:
-            meter.add(reused=len(piece), rejected=receipt.counts["rejected"])
-        receipts.append(receipt)
+        done.append(receipt or writing[number].result())
+        rows, rejected = len(manifest.pieces[number]), done[-1].counts["rejected"]
+        meter.add(done=0 if receipt else rows, reused=rows if receipt else 0, rejected=rejected)
     worked = meter.finish().done
-    version = commit_ingest(run, receipts)
+    version = commit_ingest(run, done)
     outcome = describe_ingest(run, version, worked=worked, seconds=time.monotonic() - started)
     facts = {**outcome.facts, "digests": "none: nothing was read; sizes, formats and damage are not known"}
     return outcome.model_copy(update={"facts": facts})

@@ -32,8 +32,10 @@ def name_conversion(data: bytes, *, quality: int, short_side_px: int | None) -> 
     return f"labelmill: sha256 {hashlib.sha256(data).hexdigest()}, quality {quality}, short side {size}".encode()
 
 
-def convert_jpeg(data: bytes, *, quality: int, short_side_px: int | None, max_pixels: int) -> bytes:
-    """Return an image as JPEG with halved colour resolution, upright, in its comment `name_conversion`.
+def convert_jpeg(
+    data: bytes, *, quality: int, short_side_px: int | None, max_pixels: int, comment: bytes | None = None
+) -> bytes:
+    """Return an image as JPEG with halved colour resolution, upright.
 
     A shorter side of more than `short_side_px` pixels is reduced to that, the longer one in proportion, by Lanczos'
     filter. Raises RejectedImage for what cannot be decoded.
@@ -48,7 +50,7 @@ def convert_jpeg(data: bytes, *, quality: int, short_side_px: int | None, max_pi
         size = max(short_side_px, round(width * scale)), max(short_side_px, round(height * scale))
         pixels = np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.LANCZOS))
     encoded: bytes = simplejpeg.encode_jpeg(np.ascontiguousarray(pixels), quality, "RGB", "420")
-    return _add_comment(encoded, name_conversion(data, quality=quality, short_side_px=short_side_px))
+    return encoded if comment is None else _add_comment(encoded, comment)
 
 
 def _add_comment(jpeg: bytes, comment: bytes) -> bytes:

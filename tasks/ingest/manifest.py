@@ -26,7 +26,7 @@ from labelmill.tasks.store.receipts import Receipt
 
 _FACTS = ("uri", "bytes", "mtime_ns", "label")
 
-_LAYOUT = Layout(level=1)
+_LAYOUT = Layout(level=1, plain=("image_id", "uri", "bytes"))
 """Most of these columns are digits of digests, which no level makes smaller."""
 
 

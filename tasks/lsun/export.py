@@ -147,7 +147,7 @@ def _convert(target: ExportTarget, key: str, data: bytes) -> tuple[str, WrittenF
     if found is not None:
         raise Occupied(f"{path}: a file that was not made from this value with these settings is there")
     converted = convert_jpeg(
-        data, quality=given.quality, short_side_px=given.short_side, max_pixels=given.max_pixels
+        data, quality=given.quality, short_side_px=given.short_side, max_pixels=given.max_pixels, comment=comment
     )  # fmt: skip
     return path, target.tree.write(path, lambda: (converted,))
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from itertools import islice
 
 import numpy as np
 import numpy.typing as npt
@@ -12,7 +11,7 @@ import pyarrow as pa
 from labelmill.schemas.images import IMAGES_SCHEMA, Reason, Status
 from labelmill.schemas.members import LmdbValue, name_member
 from labelmill.schemas.parameters import IngestLsunParameters
-from labelmill.tasks.containers.lmdb_values import list_lmdb
+from labelmill.tasks.containers.lmdb_values import list_lmdb_in_blocks
 from labelmill.tasks.ingest.list_files import as_text
 from labelmill.tasks.lsun.environments import STRANGE_KEY, LsunEnvironment, is_lsun_key, refuse_keys
 from labelmill.tasks.stop import check_stop
@@ -22,6 +21,9 @@ _KEYS_AT_ONCE = 65_536
 
 _KEY_BYTES = 40
 _HEX_DIGITS = np.frombuffer(b"0123456789abcdef", np.uint8)
+
+_AS_HEX = np.frombuffer(b"".join(b"%02x" % byte for byte in range(256)), np.uint16)
+"""The two digits of each byte, in the order of memory."""
 
 
 def list_rows(
@@ -33,32 +35,40 @@ def list_rows(
     value of that length. Raises BadInput for a damaged environment, or one without LSUN's keys.
     """
     for environment, label in zip(environments, labels, strict=True):
-        listed = list_lmdb(environment.path)
-        keys, strange = 0, []
-        while values := list(islice(listed, _KEYS_AT_ONCE)):
+        count, strange = 0, []
+        for keys, lengths in list_lmdb_in_blocks(environment.path, _KEYS_AT_ONCE):
             check_stop()
-            keys += len(values)
-            good = [value for value in values if is_lsun_key(value[0])]
-            odd = [value for value in values if not is_lsun_key(value[0])] if len(good) < len(values) else []
+            count += len(keys)
+            good, good_lengths, odd = _sort_out(keys, lengths)
             strange += [key for key, _ in odd]
-            if good:
-                yield _make_rows(environment, label, parameters, *_columns(environment, good))
+            if len(good):
+                yield _make_rows(environment, label, parameters, *_name(environment, good), good_lengths)
             if odd:
                 yield _make_odd_rows(environment, label, parameters, odd)
-        refuse_keys(environment, keys, strange)
+        refuse_keys(environment, count, strange)
 
 
-def _columns(
-    environment: LsunEnvironment, values: Sequence[tuple[bytes, int]]
-) -> tuple[pa.Array, pa.Array, npt.NDArray[np.int64]]:
-    """Return the paths, uris and lengths of values under keys of 40 bytes."""
-    keys = np.frombuffer(b"".join(key for key, _ in values), np.uint8).reshape(len(values), _KEY_BYTES)
-    digits = np.empty((len(values), 2 * _KEY_BYTES), np.uint8)
-    digits[:, ::2] = _HEX_DIGITS[keys >> 4]
-    digits[:, 1::2] = _HEX_DIGITS[keys & 15]
+def _sort_out(
+    keys: Sequence[bytes], lengths: Sequence[int]
+) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64], list[tuple[bytes, int]]]:
+    """Return LSUN's keys (N, 40), the lengths of their values, and the other keys with theirs."""
+    joined = b"".join(keys)
+    if len(joined) == _KEY_BYTES * len(keys):
+        digits = np.frombuffer(joined, np.uint8).reshape(len(keys), _KEY_BYTES)
+        if set(map(len, keys)) == {_KEY_BYTES} and not joined.translate(None, _HEX_DIGITS.tobytes()):
+            return digits, np.array(lengths, np.int64), []
+    pairs = list(zip(keys, lengths, strict=True))
+    good = [pair for pair in pairs if is_lsun_key(pair[0])]
+    digits = np.frombuffer(b"".join(key for key, _ in good), np.uint8).reshape(len(good), _KEY_BYTES)
+    odd = [pair for pair in pairs if not is_lsun_key(pair[0])]
+    return digits, np.array([length for _, length in good], np.int64), odd
+
+
+def _name(environment: LsunEnvironment, keys: npt.NDArray[np.uint8]) -> tuple[pa.Array, pa.Array]:
+    """Return the paths and uris of values under keys of 40 bytes."""
+    digits = _AS_HEX[keys].view(np.uint8).reshape(len(keys), 2 * _KEY_BYTES)
     before = name_member(environment.name, LmdbValue(key=b""))
-    lengths = np.fromiter((length for _, length in values), np.int64, len(values))
-    return _texts(f"{environment.name}/", keys), _texts(before, digits), lengths
+    return _texts(f"{environment.name}/", keys), _texts(before, digits)
 
 
 def _texts(prefix: str, ends: npt.NDArray[np.uint8]) -> pa.Array:

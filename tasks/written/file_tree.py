@@ -79,7 +79,7 @@ class FileTree:
     def find(self, path: str) -> os.stat_result | None:
         """Return what is at a relative path, None when nothing is; raise Occupied when it is no file of the tree."""
         try:
-            self._enter(os.path.dirname(path), make=False)
+            self._enter(path.rpartition("/")[0], make=False)
             found = os.lstat(f"{self.root}/{path}")
         except FileNotFoundError:
             return None
@@ -97,10 +97,13 @@ class FileTree:
         """
         if _STAGING.fullmatch(path.partition("/")[0]):
             raise BadFileName(f"{path!r}: a name of unfinished files")
+        try:
+            self._enter(path.rpartition("/")[0], make=True)
+        except (OSError, ValueError) as error:
+            raise _refuse(path, error) from error
         found = self.find(path)
         if found is None:
             try:
-                self._enter(os.path.dirname(path), make=True)
                 made = self._write_new(path, pieces)
             except LabelmillError:  # of the pieces
                 raise
@@ -135,11 +138,11 @@ class FileTree:
             os.close(handle)
         try:
             _place(temporary, f"{self.root}/{path}")
-        except FileExistsError:
-            return None
-        finally:
-            if os.path.lexists(temporary):
-                os.unlink(temporary)
+        except BaseException as error:
+            os.unlink(temporary)
+            if isinstance(error, FileExistsError):
+                return None
+            raise
         return made
 
     def _temporary(self) -> str:
@@ -151,7 +154,7 @@ class FileTree:
         """See that each part of a relative folder is a folder and no link, and with `make` make what is not there."""
         if folder in self._folders:
             return
-        self._enter(os.path.dirname(folder), make=make)
+        self._enter(folder.rpartition("/")[0], make=make)
         place = f"{self.root}/{folder}"
         if make:
             try:
@@ -169,6 +172,7 @@ def _place(temporary: str, final: str) -> None:
     """Give a file its name without ever replacing another; raise FileExistsError."""
     try:
         os.link(temporary, final, follow_symlinks=False)  # unlike rename, never replaces
+        os.unlink(temporary)
     except OSError as error:
         if error.errno not in _NO_LINKS:
             raise
