@@ -13,6 +13,7 @@ from PIL import Image
 from PIL.JpegImagePlugin import JpegImageFile
 
 from labelmill.schemas.images import Reason
+from labelmill.tasks.images.image_structure import examine
 from labelmill.tasks.images.open_image import GREY_16_MODES, PILLOW_FAILURES, Header, describe, open_image
 from labelmill.tasks.images.rejected_image import RejectedImage
 from labelmill.tasks.no_warnings import no_warnings
@@ -31,6 +32,8 @@ def decode_rgb(data: bytes, *, max_pixels: int, at_least: tuple[int, int] | None
 
 def decode_array(data: bytes, *, max_pixels: int, at_least: tuple[int, int] | None = None) -> Pixels:
     """Decode as `decode_rgb` does, to (H, W, 3) uint8; whole JPEGs and WebPs by what is faster and gives the same."""
+    if (pixels := _decode_plain_webp(data, max_pixels)) is not None:
+        return pixels
     header = _open_accepted(data, max_pixels)
     plain = header.mode == "RGB" and header.fault is None
     if plain and header.format == "jpeg" and at_least is None and simplejpeg_decodes_alike():
@@ -38,10 +41,6 @@ def decode_array(data: bytes, *, max_pixels: int, at_least: tuple[int, int] | No
             return _decode_by_simplejpeg(data)
         except ValueError:
             pass  # damaged, if only a little: Pillow names the reason, or reads it after all
-    if plain and header.format == "webp" and opencv_decodes_alike():
-        pixels = _decode_by_opencv(data)
-        if pixels is not None and pixels.shape == (header.size[1], header.size[0], 3):
-            return pixels
     return np.array(decode_header(header, at_least=at_least))  # a copy: torch wants it writable
 
 
@@ -81,6 +80,20 @@ def _decode_by_simplejpeg(data: bytes) -> Pixels:
     return pixels
 
 
+def _decode_plain_webp(data: bytes, max_pixels: int) -> Pixels | None:
+    """Decode a whole lossy WebP without alpha and without extensions, such as LSUN's; None for anything else."""
+    if data[8:16] != b"WEBPVP8 ":
+        return None
+    structure = examine(data)
+    if structure is None or structure.fault is not None or structure.frames > 1 or structure.canvas is None:
+        return None
+    width, height = structure.canvas
+    if not 0 < width * height <= max_pixels or not opencv_decodes_alike():
+        return None
+    pixels = _decode_by_opencv(data)
+    return pixels if pixels is not None and pixels.shape == (height, width, 3) else None
+
+
 def _decode_by_opencv(data: bytes) -> Pixels | None:
     import cv2  # a tenth of a second, for WebP alone
 
@@ -92,13 +105,10 @@ def _decode_by_opencv(data: bytes) -> Pixels | None:
 def opencv_decodes_alike() -> bool:
     """Return whether OpenCV decodes WebPs to Pillow's bytes here: both bring a libwebp of their own."""
     noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (37, 51, 3), np.uint8))
-    for lossless in (False, True):
-        encoded = BytesIO()
-        noise.save(encoded, "webp", quality=80, lossless=lossless)
-        pixels = _decode_by_opencv(encoded.getvalue())
-        if pixels is None or not np.array_equal(pixels, np.asarray(Image.open(encoded).convert("RGB"))):
-            return False
-    return True
+    encoded = BytesIO()
+    noise.save(encoded, "webp", quality=80)
+    pixels = _decode_by_opencv(encoded.getvalue())
+    return pixels is not None and np.array_equal(pixels, np.asarray(Image.open(encoded).convert("RGB")))
 
 
 @cache
