@@ -1,7 +1,7 @@
 """How fast a folder of small files is ingested, with dimensions and digest: against pathlib, Pillow and hashlib.
 
-The rounds alternate, medians are printed. What users write walks the folder by pathlib, opens each file by Pillow for its
-size and hashes its bytes; it keeps the rows in a list. Ours ends with a committed version of the table.
+The rounds alternate, medians are printed. What users write walks the folder by pathlib, opens each file by Pillow
+for its size and hashes its bytes; it keeps the rows in a list. Ours ends with a committed version of the table.
 
     python tests/bench/ingest_speed.py [--files 200000] [--rounds 3]
 """
@@ -70,11 +70,11 @@ def main() -> None:
         folder = Path(name) / "images"
         write_files(folder, options.files)
         for number in range(options.rounds):
-            for step in seconds:
+            for step, found in seconds.items():
                 start = time.perf_counter()
                 ours = step == "ingest-folder"
                 rows = ingest(folder, Path(name) / f"store{number}") if ours else users_script(folder)
-                seconds[step].append(time.perf_counter() - start)
+                found.append(time.perf_counter() - start)
                 assert rows == options.files
     for step, found in seconds.items():
         rates = sorted(options.files / value for value in found)
