@@ -10,11 +10,15 @@ from typing import cast
 from labelmill.schemas.outcomes import Outcome
 from labelmill.schemas.parameters import (
     ExportLabelMapsParameters,
+    ExtractParameters,
     FlowParameters,
     ImagenetPipelineParameters,
     ImportLabelMapsParameters,
+    IngestCifarParameters,
     IngestFolderParameters,
     IngestImagenetParameters,
+    IngestLsunParameters,
+    IngestSvhnParameters,
     RelabelParameters,
 )
 
@@ -38,6 +42,16 @@ FLOWS = {
     ),
     "ingest-folder": FlowEntry(
         parameters=IngestFolderParameters, module="labelmill.flows.ingest", function="ingest_folder"
+    ),
+    "extract": FlowEntry(parameters=ExtractParameters, module="labelmill.flows.extract", function="extract"),
+    "ingest-lsun": FlowEntry(
+        parameters=IngestLsunParameters, module="labelmill.flows.ingest_lsun", function="ingest_lsun"
+    ),
+    "ingest-cifar": FlowEntry(
+        parameters=IngestCifarParameters, module="labelmill.flows.ingest_small_images", function="ingest_cifar"
+    ),
+    "ingest-svhn": FlowEntry(
+        parameters=IngestSvhnParameters, module="labelmill.flows.ingest_small_images", function="ingest_svhn"
     ),
     "relabel": FlowEntry(parameters=RelabelParameters, module="labelmill.flows.relabel", function="relabel"),
     "imagenet-pipeline": FlowEntry(

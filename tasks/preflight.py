@@ -10,17 +10,24 @@ from labelmill.schemas.errors import BadInput
 from labelmill.schemas.locations import is_object_url
 from labelmill.schemas.parameters import (
     ExportLabelMapsParameters,
+    ExtractParameters,
     FlowParameters,
     ImportLabelMapsParameters,
+    IngestCifarParameters,
     IngestImagenetParameters,
+    IngestLsunParameters,
     IngestParameters,
+    IngestSvhnParameters,
     RelabelParameters,
     TeacherParameters,
 )
+from labelmill.tasks.cifar.files import choose_files, find_cifar_files
 from labelmill.tasks.ingest.list_files import is_text
 from labelmill.tasks.ingest.sources import holds_files, is_archive
 from labelmill.tasks.label_map_files.preflight import check_export, check_import, check_writable
+from labelmill.tasks.lsun.environments import find_environments
 from labelmill.tasks.store import open_store
+from labelmill.tasks.svhn.digits import find_svhn_files
 
 _NO_FILE = ("pretrained", "package:")
 
@@ -32,6 +39,9 @@ def check_parameters(parameters: FlowParameters) -> None:
             raise BadInput(f"{name}: expected valid UTF-8, got {os.fsencode(value)!r}")
     if isinstance(parameters, IngestParameters):
         _check_ingest(parameters)
+    if isinstance(parameters, ExtractParameters):
+        _check_archive(parameters.source)
+        check_writable("out", Path(parameters.out))
     if isinstance(parameters, RelabelParameters):
         open_store(parameters.store).table(f"{parameters.dataset}.images").version(parameters.images_version)
     if isinstance(parameters, TeacherParameters):
@@ -50,7 +60,16 @@ def _check_runner(runner: str) -> None:
 
 
 def _check_ingest(parameters: IngestParameters) -> None:
-    _check_source(parameters.source)
+    if isinstance(parameters, IngestLsunParameters):
+        find_environments(parameters.source, parameters.split)
+    elif isinstance(parameters, IngestCifarParameters):
+        choose_files(find_cifar_files(parameters.source), parameters.split)
+    elif isinstance(parameters, IngestSvhnParameters):
+        find_svhn_files(parameters.source, parameters.split)
+    else:
+        _check_source(parameters.source)
+    if (out := getattr(parameters, "out", None)) is not None:
+        _check_out(out, parameters.store)
     devkit = parameters.devkit if isinstance(parameters, IngestImagenetParameters) else None
     if devkit is not None and not os.path.isdir(devkit):
         raise BadInput(f"devkit: no such folder: {devkit}")
@@ -58,6 +77,13 @@ def _check_ingest(parameters: IngestParameters) -> None:
         open_store(parameters.store, create=True)
     else:
         check_writable("store", Path(parameters.store, parameters.dataset, "images"))
+
+
+def _check_out(out: str, store: str) -> None:
+    """Raise BadInput when files cannot be written to a folder, or would lie in the store."""
+    check_writable("out", Path(out))
+    if not is_object_url(store) and Path(os.path.realpath(out)).is_relative_to(os.path.realpath(store)):
+        raise BadInput(f"out: {out} lies in the store; choose another folder")
 
 
 def _check_source(source: str) -> None:
@@ -71,6 +97,16 @@ def _check_source(source: str) -> None:
             os.scandir(source).close()
     except OSError as error:
         raise BadInput(f"source: {source}: {error.strerror}; expected a folder with images, a tar or a zip") from error
+
+
+def _check_archive(source: str) -> None:
+    """Raise BadInput when there is no tar or zip."""
+    try:
+        found = is_archive(source)
+    except OSError as error:
+        raise BadInput(f"source: {source}: {error.strerror}; expected a tar or a zip") from error
+    if not found:
+        raise BadInput(f"source: {source}: neither a tar nor a zip")
 
 
 def refuse_store_in_source(folder: str | Path, root: str) -> None:

@@ -1,6 +1,7 @@
 """Parameters of the flows: one model each, which is also the command line's options and Prefect's form."""
 
 from labelmill.schemas.parameters.demo import DemoParameters
+from labelmill.schemas.parameters.extract import ExtractParameters
 from labelmill.schemas.parameters.fields import (
     FILE_BYTES_MAX,
     PIXELS_MAX,
@@ -18,20 +19,27 @@ from labelmill.schemas.parameters.fields import (
 )
 from labelmill.schemas.parameters.ingest import IngestFolderParameters, IngestImagenetParameters, IngestParameters
 from labelmill.schemas.parameters.label_map_files import ExportLabelMapsParameters, ImportLabelMapsParameters
+from labelmill.schemas.parameters.lsun import SPLIT_BY_NAME, IngestLsunParameters
 from labelmill.schemas.parameters.relabel import ImagenetPipelineParameters, RelabelParameters, TeacherParameters
+from labelmill.schemas.parameters.small_images import IngestCifarParameters, IngestSvhnParameters
 
 __all__ = [
     "FILE_BYTES_MAX",
     "PIXELS_MAX",
+    "SPLIT_BY_NAME",
     "DemoParameters",
     "Device",
     "ExportLabelMapsParameters",
+    "ExtractParameters",
     "FlowParameters",
     "ImagenetPipelineParameters",
     "ImportLabelMapsParameters",
+    "IngestCifarParameters",
     "IngestFolderParameters",
     "IngestImagenetParameters",
+    "IngestLsunParameters",
     "IngestParameters",
+    "IngestSvhnParameters",
     "InputSize",
     "LocalPath",
     "Location",

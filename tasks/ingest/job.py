@@ -104,11 +104,12 @@ def prepare_ingest(flow: str, parameters: IngestParameters, listing: Listing, fo
         root=root, split=parameters.split, id_prefix=parameters.id_prefix, classes=classes,
         labels_required=found.required, max_pixels=parameters.max_pixels, max_bytes=parameters.max_bytes,
         workers=parameters.workers, several=find_several_ids(found.several, classes),
+        without_label=found.without_label,
     )  # fmt: skip
     columns = ["split", *COMPARED_COLUMNS]
     rows = table.read(latest, columns) if latest else IMAGES_SCHEMA.empty_table().select(columns)
     plan = _plan(parameters, files, labels, rows, settings)
-    older = list(_parts_of_split(latest, rows, parameters.split))
+    older = list(parts_of_split(latest, rows, parameters.split))
     known = {parameters.id_prefix + as_text(file.path): (file, labels[place]) for place, file in enumerate(files)}
     chunks = tuple(_cut(parameters, plan, older, known, settings))
     run = digest_json([chunk.key for chunk in chunks])
@@ -141,8 +142,11 @@ def _plan(
     )
 
 
-def _parts_of_split(latest: Version | None, rows: pa.Table, split: str) -> Iterator[tuple[Part, list[str]]]:
-    """Yield each part of a split with its image ids, from the version's `rows`: a part holds one split."""
+def parts_of_split(latest: Version | None, rows: pa.Table, split: str) -> Iterator[tuple[Part, list[str]]]:
+    """Yield each part of a split with its image ids, from the version's `rows` (image_id, split at least).
+
+    A part holds one split.
+    """
     start = 0
     for part in latest.parts if latest else ():
         if rows["split"][start].as_py() == split:
@@ -178,7 +182,8 @@ def _cut(
 def _further(file: ListedFile, settings: RowSettings) -> list[object]:
     """Return what decides the rows of some sources alone."""
     several = settings.several.get(file.path)
-    return [] if several is None and file.member_uri is None else [file.member_uri, several]
+    further: list[object] = [] if several is None and file.member_uri is None else [file.member_uri, several]
+    return [*further, *file.rejected] if file.rejected else further
 
 
 def _chunk_key(

@@ -59,7 +59,7 @@ class ListedFile:
 
     `size` in bytes and `mtime_ns` since the epoch are those of the link's target, None where there is none. Of a
     member of a container `path` is its name in it, `member_uri` says where it lies (`schemas.members`), and
-    `mtime_ns` is the container's.
+    `mtime_ns` is the container's. `rejected` says why it cannot be used where that was found before it was listed.
     """
 
     path: str
@@ -67,11 +67,17 @@ class ListedFile:
     mtime_ns: int | None
     kind: FileKind
     member_uri: str | None = None
+    rejected: tuple[Reason, str] | None = None
 
     @property
     def uri(self) -> str:
         """Return where the entry lies, relative to the root of what was listed."""
         return self.member_uri or self.path
+
+    @property
+    def rejection(self) -> tuple[Reason, str] | None:
+        """Return the reason, with a sentence, why the entry is not read at all."""
+        return self.rejected or KIND_REASONS.get(self.kind)
 
 
 @dataclass(frozen=True, slots=True)
