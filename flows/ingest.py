@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from prefect import task
@@ -18,6 +19,7 @@ from labelmill.tasks.store import open_store
 from labelmill.tasks.summarise import count_statuses
 
 if TYPE_CHECKING:
+    from labelmill.schemas.versions import Version
     from labelmill.tasks.ingest.job import Chunk, IngestRun
     from labelmill.tasks.store.receipts import Receipt
 
@@ -55,7 +57,8 @@ def _ingest_chunk(of: str, number: int, work: tuple[IngestRun, Chunk, ProgressMe
     return receipt
 
 
-def _ingest(run: IngestRun, started: float) -> Outcome:
+def ingest_images(run: IngestRun) -> tuple[Version, int]:
+    """Do a prepared ingest; return the version of the images table, and how many files this run worked on."""
     from labelmill.tasks.ingest.job import commit_ingest
 
     meter = ProgressMeter("files", run.files_to_read)
@@ -69,7 +72,18 @@ def _ingest(run: IngestRun, started: float) -> Outcome:
             meter.add(reused=len(chunk.files), rejected=receipt.counts["rejected"])
         receipts.append(receipt)
     worked = meter.finish().done
-    version = commit_ingest(run, receipts)
+    return commit_ingest(run, receipts), worked
+
+
+def _ingest(run: IngestRun, started: float) -> Outcome:
+    version, worked = ingest_images(run)
+    return describe_ingest(run, version, worked, time.monotonic() - started)
+
+
+def describe_ingest(
+    run: IngestRun, version: Version, worked: int, seconds: float, facts: Mapping[str, str] | None = None
+) -> Outcome:
+    """Return the outcome of an ingest, with the counts of its split; `facts` are further lines."""
     split = run.parameters.split
     done, rejected = count_statuses(open_store(run.parameters.store), version.table, version.number, split)
     plan = run.plan
@@ -80,12 +94,13 @@ def _ingest(run: IngestRun, started: float) -> Outcome:
         images=done + sum(rejected.values()),
         done=done,
         rejected=rejected,
-        seconds=time.monotonic() - started,
+        seconds=seconds,
         worked=worked,
         facts={
             "since the last version": f"{len(plan.added)} added, {len(plan.changed)} changed, "
             f"{len(plan.removed)} removed",
             "classes": str(len(run.settings.classes)),
             "images below": str(run.settings.root),
+            **(facts or {}),
         },
     )

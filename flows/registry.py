@@ -13,6 +13,7 @@ from labelmill.schemas.parameters import (
     FlowParameters,
     ImagenetPipelineParameters,
     ImportLabelMapsParameters,
+    IngestCocoParameters,
     IngestFolderParameters,
     IngestImagenetParameters,
     RelabelParameters,
@@ -38,6 +39,9 @@ FLOWS = {
     ),
     "ingest-folder": FlowEntry(
         parameters=IngestFolderParameters, module="labelmill.flows.ingest", function="ingest_folder"
+    ),
+    "ingest-coco": FlowEntry(
+        parameters=IngestCocoParameters, module="labelmill.flows.boxes", function="ingest_coco"
     ),
     "relabel": FlowEntry(parameters=RelabelParameters, module="labelmill.flows.relabel", function="relabel"),
     "imagenet-pipeline": FlowEntry(

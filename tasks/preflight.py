@@ -14,9 +14,11 @@ from labelmill.schemas.parameters import (
     ImportLabelMapsParameters,
     IngestImagenetParameters,
     IngestParameters,
+    IngestSettings,
     RelabelParameters,
     TeacherParameters,
 )
+from labelmill.tasks.boxes.preflight import check_annotated
 from labelmill.tasks.ingest.list_files import is_text
 from labelmill.tasks.ingest.sources import holds_files, is_archive
 from labelmill.tasks.label_map_files.preflight import check_export, check_import, check_writable
@@ -30,7 +32,7 @@ def check_parameters(parameters: FlowParameters) -> None:
     for name, value in parameters:
         if isinstance(value, str) and not is_text(value):  # no version file could hold it
             raise BadInput(f"{name}: expected valid UTF-8, got {os.fsencode(value)!r}")
-    if isinstance(parameters, IngestParameters):
+    if isinstance(parameters, IngestSettings):
         _check_ingest(parameters)
     if isinstance(parameters, RelabelParameters):
         open_store(parameters.store).table(f"{parameters.dataset}.images").version(parameters.images_version)
@@ -49,8 +51,10 @@ def _check_runner(runner: str) -> None:
         raise BadInput(f"runner: {runner} is not installed: pip install 'labelmill[{runner}]'")
 
 
-def _check_ingest(parameters: IngestParameters) -> None:
-    _check_source(parameters.source)
+def _check_ingest(parameters: IngestSettings) -> None:
+    if isinstance(parameters, IngestParameters):
+        _check_source("source", parameters.source)
+    check_annotated(parameters, _check_source)
     devkit = parameters.devkit if isinstance(parameters, IngestImagenetParameters) else None
     if devkit is not None and not os.path.isdir(devkit):
         raise BadInput(f"devkit: no such folder: {devkit}")
@@ -60,17 +64,17 @@ def _check_ingest(parameters: IngestParameters) -> None:
         check_writable("store", Path(parameters.store, parameters.dataset, "images"))
 
 
-def _check_source(source: str) -> None:
+def _check_source(field: str, source: str) -> None:
     """Raise BadInput when a folder or an archive cannot be read, or nothing lies below a URL."""
     if is_object_url(source):
         if not holds_files(source):
-            raise BadInput(f"source: {source} holds no objects; expected a place with images")
+            raise BadInput(f"{field}: {source} holds no objects; expected a place with images")
         return
     try:
         if not (os.path.isfile(source) and is_archive(source)):
             os.scandir(source).close()
     except OSError as error:
-        raise BadInput(f"source: {source}: {error.strerror}; expected a folder with images, a tar or a zip") from error
+        raise BadInput(f"{field}: {source}: {error.strerror}; expected a folder with images, a tar or a zip") from error
 
 
 def refuse_store_in_source(folder: str | Path, root: str) -> None:

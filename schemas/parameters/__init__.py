@@ -1,5 +1,12 @@
 """Parameters of the flows: one model each, which is also the command line's options and Prefect's form."""
 
+from labelmill.schemas.parameters.annotated import (
+    IngestBoxesParameters,
+    IngestCocoParameters,
+    IngestTableParameters,
+    IngestVocParameters,
+    IngestYoloParameters,
+)
 from labelmill.schemas.parameters.demo import DemoParameters
 from labelmill.schemas.parameters.fields import (
     FILE_BYTES_MAX,
@@ -16,7 +23,12 @@ from labelmill.schemas.parameters.fields import (
     parse_input_size,
     parse_share,
 )
-from labelmill.schemas.parameters.ingest import IngestFolderParameters, IngestImagenetParameters, IngestParameters
+from labelmill.schemas.parameters.ingest import (
+    IngestFolderParameters,
+    IngestImagenetParameters,
+    IngestParameters,
+    IngestSettings,
+)
 from labelmill.schemas.parameters.label_map_files import ExportLabelMapsParameters, ImportLabelMapsParameters
 from labelmill.schemas.parameters.relabel import ImagenetPipelineParameters, RelabelParameters, TeacherParameters
 
@@ -29,9 +41,15 @@ __all__ = [
     "FlowParameters",
     "ImagenetPipelineParameters",
     "ImportLabelMapsParameters",
+    "IngestBoxesParameters",
+    "IngestCocoParameters",
     "IngestFolderParameters",
     "IngestImagenetParameters",
     "IngestParameters",
+    "IngestSettings",
+    "IngestTableParameters",
+    "IngestVocParameters",
+    "IngestYoloParameters",
     "InputSize",
     "LocalPath",
     "Location",
