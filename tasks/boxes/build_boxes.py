@@ -12,6 +12,7 @@ import pyarrow as pa
 from labelmill.schemas.boxes import BOXES_SCHEMA, EDGE_TOLERANCE_PX, HARMLESS_FLAGS, BoxFlag
 
 Floats = np.ndarray[Any, np.dtype[np.float64]]
+Bools = np.ndarray[Any, np.dtype[np.bool_]]
 Bits = np.ndarray[Any, np.dtype[np.int64]]
 
 UNKNOWN_IMAGE = -1
@@ -25,31 +26,34 @@ _HARMLESS_BITS = sum(_BITS[flag] for flag in HARMLESS_FLAGS)
 class Frames:
     """The images that boxes lie in. `sizes` is (n, 2) float64: width and height in pixels, NaN where not known."""
 
-    image_ids: Sequence[str]
+    image_ids: pa.Array
     sizes: Floats
+
+
+Values = Sequence[Any] | np.ndarray[Any, Any] | pa.Array
 
 
 @dataclass(slots=True)
 class RawBoxes:
-    """Boxes as a source has them, by column; every list has one entry for each box.
+    """Boxes as a source has them, by column: each a list that grows, or an array, with one entry for each box.
 
     `images` are places in `Frames`, or UNKNOWN_IMAGE, AMBIGUOUS_IMAGE. `xyxy` are four pixels, None when the source
-    has no four numbers. `repeated` tells that an earlier box has the same source_id.
+    has no four numbers. `repeated` tells that an earlier box has the same source_id. A column left empty has no values.
     """
 
-    images: list[int] = field(default_factory=list)
-    class_ids: list[int | None] = field(default_factory=list)
-    category_ids: list[int | None] = field(default_factory=list)
-    xyxy: list[Sequence[float] | None] = field(default_factory=list)
-    areas: list[float | None] = field(default_factory=list)
-    crowds: list[bool | None] = field(default_factory=list)
-    difficult: list[bool | None] = field(default_factory=list)
-    segmentations: list[str | None] = field(default_factory=list)
-    source_boxes: list[Sequence[float] | None] = field(default_factory=list)
-    source_ids: list[int | None] = field(default_factory=list)
-    source_image_ids: list[int | None] = field(default_factory=list)
-    extras: list[str | None] = field(default_factory=list)
-    repeated: list[bool] = field(default_factory=list)
+    images: Any = field(default_factory=list)
+    class_ids: Any = field(default_factory=list)
+    category_ids: Any = field(default_factory=list)
+    xyxy: Any = field(default_factory=list)
+    areas: Any = field(default_factory=list)
+    crowds: Any = field(default_factory=list)
+    difficult: Any = field(default_factory=list)
+    segmentations: Any = field(default_factory=list)
+    source_boxes: Any = field(default_factory=list)
+    source_ids: Any = field(default_factory=list)
+    source_image_ids: Any = field(default_factory=list)
+    extras: Any = field(default_factory=list)
+    repeated: Any = field(default_factory=list)
 
     def __len__(self) -> int:
         return len(self.images)
@@ -58,37 +62,54 @@ class RawBoxes:
 def build_boxes(raw: RawBoxes, frames: Frames, *, split: str, first_id: int) -> pa.Table:
     """Return rows of BOXES_SCHEMA, one for each box in order, numbered from `first_id`."""
     images = np.asarray(raw.images, np.int64)
-    xyxy = np.array([(np.nan,) * 4 if box is None else box for box in raw.xyxy], np.float64).reshape(-1, 4)
-    lacking = np.array([box is None for box in raw.xyxy], bool)
-    bits = _find_flags(raw, xyxy, lacking, images, frames)
-    names = [frames.image_ids[image] if image >= 0 else None for image in raw.images]
+    xyxy, lacking = _stack(raw.xyxy)
+    class_ids = pa.array(raw.class_ids, pa.int32())
+    bits = _find_flags(raw, xyxy, lacking, images, frames, np.asarray(class_ids.is_null()))
     columns = {
         "box_id": np.arange(first_id, first_id + len(raw)),
-        "image_id": names,
-        "split": [split] * len(raw),
+        "image_id": frames.image_ids.take(pa.array(images, mask=images < 0)),
+        "split": pa.repeat(split, len(raw)),
         **{name: pa.array(xyxy[:, at], mask=lacking) for at, name in enumerate(("x1", "y1", "x2", "y2"))},
-        "class_id": raw.class_ids,
+        "class_id": class_ids,
         "category_id": raw.category_ids,
         "area": raw.areas,
         "iscrowd": raw.crowds,
         "difficult": raw.difficult,
         "segmentation": raw.segmentations,
-        "valid": pa.array((bits & ~_HARMLESS_BITS) == 0),
+        "valid": (bits & ~_HARMLESS_BITS) == 0,
         "flags": _name_flags(bits),
-        "source_box": raw.source_boxes,
+        "source_box": _list_boxes(raw.source_boxes),
         "source_id": raw.source_ids,
         "source_image_id": raw.source_image_ids,
         "extra": raw.extras,
     }
-    arrays = [
-        values if isinstance(values, pa.Array) else pa.array(values, BOXES_SCHEMA.field(name).type)
-        for name, values in columns.items()
-    ]
+    arrays = [_to_arrow(values, BOXES_SCHEMA.field(name).type, len(raw)) for name, values in columns.items()]
     return pa.Table.from_arrays(arrays, schema=BOXES_SCHEMA)
 
 
+def _to_arrow(values: Values, kind: pa.DataType, rows: int) -> pa.Array:
+    if not len(values) and rows:
+        return pa.nulls(rows, kind)
+    return values if isinstance(values, pa.Array) else pa.array(values, kind)
+
+
+def _stack(boxes: Values) -> tuple[Floats, Bools]:
+    """Return (n, 4) float64, NaN for what is None, and which are None."""
+    if isinstance(boxes, np.ndarray):
+        return boxes, np.zeros(len(boxes), bool)
+    stacked = np.array([(np.nan,) * 4 if box is None else box for box in boxes], np.float64).reshape(-1, 4)
+    return stacked, np.array([box is None for box in boxes], bool)
+
+
+def _list_boxes(boxes: Values) -> Values:
+    if not isinstance(boxes, np.ndarray):
+        return boxes
+    offsets = pa.array(np.arange(0, 4 * len(boxes) + 1, 4, dtype=np.int32))
+    return pa.ListArray.from_arrays(offsets, pa.array(boxes.ravel()), type=BOXES_SCHEMA.field("source_box").type)
+
+
 def _find_flags(
-    raw: RawBoxes, xyxy: Floats, lacking: np.ndarray[Any, np.dtype[np.bool_]], images: Bits, frames: Frames
+    raw: RawBoxes, xyxy: Floats, lacking: Bools, images: Bits, frames: Frames, classless: Bools
 ) -> Bits:
     """Return (n,) int64 with a bit for each flag."""
     sizes = np.vstack([frames.sizes, np.full((1, 2), np.nan)])[np.where(images >= 0, images, -1)]
@@ -101,7 +122,7 @@ def _find_flags(
         outside = finite & ((x2 <= 0) | (y2 <= 0) | (x1 >= width) | (y1 >= height))
         crosses = finite & ~outside & (beyond > EDGE_TOLERANCE_PX).any(0)
     # A source whose boxes are relative has numbers, but no pixels, where an image's size is not known.
-    sizeless = lacking & np.array([box is not None for box in raw.source_boxes], bool)
+    sizeless = lacking & ~_stack(raw.source_boxes)[1]
     found = {
         BoxFlag.MALFORMED: lacking & ~sizeless,
         BoxFlag.NO_IMAGE_SIZE: sizeless,
@@ -112,8 +133,8 @@ def _find_flags(
         BoxFlag.CROSSES_EDGE: crosses,
         BoxFlag.UNKNOWN_IMAGE: images == UNKNOWN_IMAGE,
         BoxFlag.AMBIGUOUS_IMAGE: images == AMBIGUOUS_IMAGE,
-        BoxFlag.UNKNOWN_CATEGORY: np.array([class_id is None for class_id in raw.class_ids], bool),
-        BoxFlag.REPEATED_ID: np.asarray(raw.repeated, bool),
+        BoxFlag.UNKNOWN_CATEGORY: classless,
+        BoxFlag.REPEATED_ID: np.asarray(raw.repeated if len(raw.repeated) else [False] * len(raw), bool),
     }
     bits = np.zeros(len(raw), np.int64)
     for flag, where in found.items():
@@ -121,6 +142,7 @@ def _find_flags(
     return bits
 
 
-def _name_flags(bits: Bits) -> list[list[str]]:
-    kinds = {kind: [str(flag) for flag, bit in _BITS.items() if kind & bit] for kind in np.unique(bits).tolist()}
-    return [kinds[kind] for kind in bits.tolist()]
+def _name_flags(bits: Bits) -> pa.Array:
+    kinds, places = np.unique(bits, return_inverse=True)
+    named = [[str(flag) for flag, bit in _BITS.items() if kind & bit] for kind in kinds.tolist()]
+    return pa.array(named, BOXES_SCHEMA.field("flags").type).take(pa.array(places))

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
+import pyarrow as pa
 
 from labelmill.schemas.errors import BadInput, WorkFailed
 from labelmill.tasks.boxes.plain_json import dump_rest, is_int64, key_of, take_int
@@ -96,14 +97,14 @@ def read_coco(path: Path, *, on_bytes: Callable[[int], None] = lambda n: None) -
 
 
 def stream_annotations(found: CocoFile) -> Iterator[tuple[list[Any], bool]]:
-    """Yield the annotations in batches, and whether they are plain (see `JsonPiece`).
+    """Yield the annotations in batches, and whether they are plain (see `JsonPiece`); most segmentations are bytes.
 
     Raises WorkFailed at the end when the file is not the one that was read first.
     """
     with open_annotations(found.path) as stream:
         hashing = HashingStream(stream)
         try:
-            for piece in stream_json(hashing, what=str(found.path), lists=_LISTS):
+            for piece in stream_json(hashing, what=str(found.path), lists=_LISTS, raw_key="segmentation"):
                 if piece.key == "annotations" and piece.items is not None:
                     yield piece.items, piece.plain
         except BadInput as error:
@@ -172,23 +173,38 @@ def _keep_categories(found: CocoFile, piece: JsonPiece) -> None:
 
 def _count_annotations(found: CocoFile, packed: array[int], ids: array[int], items: list[Any]) -> array[int]:
     found.annotations += len(items)
-    images, categories = found.image_keys, found.category_keys
+    try:
+        numbers = [
+            pa.array([item[name] for item in items], pa.int64()).to_numpy() for name in ("image_id", "category_id", "id")
+        ]
+    except (KeyError, TypeError, AttributeError, pa.ArrowException):
+        _count_slowly(found, packed, ids, items)
+    else:
+        images, categories = (
+            _place(known, values) for known, values in zip((found.image_keys, found.category_keys), numbers, strict=False)
+        )
+        packed.frombytes((images << _PAIR_BITS | categories).tobytes())
+        ids.frombytes(numbers[2].tobytes())
+    if len(packed) > 2**21:  # most images have several boxes of a class
+        return array("q", _distinct(packed).tobytes())
+    return packed
+
+
+def _place(known: dict[int | str, int], values: Int64s) -> Int64s:
+    distinct, inverse = np.unique(values, return_inverse=True)
+    return np.array([known.setdefault(value, len(known)) for value in distinct.tolist()], np.int64)[inverse]
+
+
+def _count_slowly(found: CocoFile, packed: array[int], ids: array[int], items: list[Any]) -> None:
     for item in items:
         if not isinstance(item, dict):
             continue
         if type(source_id := item.get("id")) is int and is_int64(source_id):
             ids.append(source_id)
-        image, category = item.get("image_id"), item.get("category_id")
-        # Exact types are the rule; what is something else is sorted out slowly.
-        if type(image) is not int or type(category) is not int:
-            image, category = key_of(image), key_of(category)
-            if image is None or category is None:
-                continue
-        place = images.setdefault(image, len(images))
-        packed.append(place << _PAIR_BITS | categories.setdefault(category, len(categories)))
-    if len(packed) > 2**21:  # most images have several boxes of a class
-        return array("q", _distinct(packed).tobytes())
-    return packed
+        image, category = key_of(item.get("image_id")), key_of(item.get("category_id"))
+        if image is not None and category is not None:
+            place = found.image_keys.setdefault(image, len(found.image_keys))
+            packed.append(place << _PAIR_BITS | found.category_keys.setdefault(category, len(found.category_keys)))
 
 
 def _find_repeated(ids: array[int]) -> frozenset[int]:

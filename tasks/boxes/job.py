@@ -89,7 +89,7 @@ def write_boxes(run: BoxesRun, images: Version, *, on_done: Callable[[int], None
     """
     parameters, source = run.parameters, run.source
     table = open_store(parameters.store).table(f"{parameters.dataset}.boxes")
-    frames = Frames(image_ids=_make_ids(run), sizes=_find_sizes(run, images))
+    frames = Frames(image_ids=pa.array(_make_ids(run), pa.string()), sizes=_find_sizes(run, images))
     classes = images.metadata["classes"]
     class_of = find_class_ids(source.categories, ClassList.model_validate(classes) if classes else None)
     categories = tuple((key, class_of[key]) for key in source.categories if key in class_of)
@@ -134,7 +134,7 @@ def _find_sizes(run: BoxesRun, images: Version) -> Floats:
 
 def _digest(run: BoxesRun, frames: Frames, categories: Sequence[tuple[int | str, int]]) -> str:
     known = hashlib.sha256(np.ascontiguousarray(frames.sizes).tobytes())
-    for image_id in frames.image_ids:
+    for image_id in frames.image_ids.to_pylist():
         known.update(f"{len(image_id)} {image_id}".encode())
     facts = [run.source.format, run.source.digest, run.parameters.split, run.parameters.boxes_per_part]
     return digest_json([*facts, known.hexdigest(), [list(pair) for pair in categories]])
@@ -148,7 +148,7 @@ def _build(run: BoxesRun, frames: Frames, class_of: Mapping[int | str, int]) -> 
 
 
 def _count_flags(rows: pa.Table) -> dict[str, int]:
-    flags = Counter(flag for flags in rows["flags"].to_pylist() if flags for flag in flags)
+    flags = {count["values"]: count["counts"] for count in pc.list_flatten(rows["flags"]).value_counts().to_pylist()}
     return {"boxes": len(rows), "valid": int(pc.sum(rows["valid"]).as_py() or 0), **flags}
 
 
@@ -158,7 +158,7 @@ def _write_entries(run: BoxesRun, key: str, frames: Frames) -> None:
         return
     parameters = run.parameters
     table = open_store(parameters.store).table(f"{parameters.dataset}.image_entries")
-    rows = run.source.entries(frames.image_ids)
+    rows = run.source.entries(frames.image_ids.to_pylist())
     split = pa.array([parameters.split] * len(rows), pa.string())
     rows = rows.add_column(1, IMAGE_ENTRIES_SCHEMA.field("split"), split).cast(IMAGE_ENTRIES_SCHEMA)
     receipts = write_split(

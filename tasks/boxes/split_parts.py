@@ -13,7 +13,7 @@ from labelmill.tasks.store import Change, Table
 from labelmill.tasks.store.parquet import Layout
 from labelmill.tasks.store.receipts import Receipt
 
-_LAYOUT = Layout(level=3)
+_LAYOUT = Layout(level=1, plain=("segmentation", "extra"))
 """Polygons are most of a large table, and gain little above this level for twice the time."""
 
 
