@@ -10,6 +10,7 @@ from typing import cast
 from labelmill.schemas.outcomes import Outcome
 from labelmill.schemas.parameters import (
     ExportLabelMapsParameters,
+    ExportParameters,
     FlowParameters,
     ImagenetPipelineParameters,
     ImportLabelMapsParameters,
@@ -40,9 +41,7 @@ FLOWS = {
     "ingest-folder": FlowEntry(
         parameters=IngestFolderParameters, module="labelmill.flows.ingest", function="ingest_folder"
     ),
-    "ingest-coco": FlowEntry(
-        parameters=IngestCocoParameters, module="labelmill.flows.boxes", function="ingest_coco"
-    ),
+    "ingest-coco": FlowEntry(parameters=IngestCocoParameters, module="labelmill.flows.boxes", function="ingest_coco"),
     "relabel": FlowEntry(parameters=RelabelParameters, module="labelmill.flows.relabel", function="relabel"),
     "imagenet-pipeline": FlowEntry(
         parameters=ImagenetPipelineParameters, module="labelmill.flows.pipeline", function="imagenet_pipeline"
@@ -53,4 +52,5 @@ FLOWS = {
     "export-label-maps": FlowEntry(
         parameters=ExportLabelMapsParameters, module="labelmill.flows.label_map_files", function="export_label_maps"
     ),
+    "export": FlowEntry(parameters=ExportParameters, module="labelmill.flows.export", function="export"),
 }

@@ -78,7 +78,7 @@ class SplitSource(BaseModel):
 
     format: BoxFormat
     digest: str = Field(description="hex sha256 of the annotations")
-    header: str = Field("{}", description="JSON: what the file says besides images and annotations: categories, info, …")
+    header: str = Field("{}", description="JSON: what the file says besides images and boxes: categories, …")
     categories: tuple[tuple[int | str, int], ...] = Field(description="category as in the source, class id")
 
 

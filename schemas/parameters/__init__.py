@@ -8,6 +8,7 @@ from labelmill.schemas.parameters.annotated import (
     IngestYoloParameters,
 )
 from labelmill.schemas.parameters.demo import DemoParameters
+from labelmill.schemas.parameters.export import ExportParameters
 from labelmill.schemas.parameters.fields import (
     FILE_BYTES_MAX,
     PIXELS_MAX,
@@ -38,6 +39,7 @@ __all__ = [
     "DemoParameters",
     "Device",
     "ExportLabelMapsParameters",
+    "ExportParameters",
     "FlowParameters",
     "ImagenetPipelineParameters",
     "ImportLabelMapsParameters",

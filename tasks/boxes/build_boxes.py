@@ -30,9 +30,6 @@ class Frames:
     sizes: Floats
 
 
-Values = Sequence[Any] | np.ndarray[Any, Any] | pa.Array
-
-
 @dataclass(slots=True)
 class RawBoxes:
     """Boxes as a source has them, by column: each a list that grows, or an array, with one entry for each box.
@@ -87,13 +84,13 @@ def build_boxes(raw: RawBoxes, frames: Frames, *, split: str, first_id: int) -> 
     return pa.Table.from_arrays(arrays, schema=BOXES_SCHEMA)
 
 
-def _to_arrow(values: Values, kind: pa.DataType, rows: int) -> pa.Array:
+def _to_arrow(values: Sequence[Any] | pa.Array, kind: pa.DataType, rows: int) -> pa.Array:
     if not len(values) and rows:
         return pa.nulls(rows, kind)
     return values if isinstance(values, pa.Array) else pa.array(values, kind)
 
 
-def _stack(boxes: Values) -> tuple[Floats, Bools]:
+def _stack(boxes: Sequence[Any] | Floats) -> tuple[Floats, Bools]:
     """Return (n, 4) float64, NaN for what is None, and which are None."""
     if isinstance(boxes, np.ndarray):
         return boxes, np.zeros(len(boxes), bool)
@@ -101,16 +98,14 @@ def _stack(boxes: Values) -> tuple[Floats, Bools]:
     return stacked, np.array([box is None for box in boxes], bool)
 
 
-def _list_boxes(boxes: Values) -> Values:
+def _list_boxes(boxes: Sequence[Any] | Floats) -> Sequence[Any] | pa.Array:
     if not isinstance(boxes, np.ndarray):
         return boxes
     offsets = pa.array(np.arange(0, 4 * len(boxes) + 1, 4, dtype=np.int32))
     return pa.ListArray.from_arrays(offsets, pa.array(boxes.ravel()), type=BOXES_SCHEMA.field("source_box").type)
 
 
-def _find_flags(
-    raw: RawBoxes, xyxy: Floats, lacking: Bools, images: Bits, frames: Frames, classless: Bools
-) -> Bits:
+def _find_flags(raw: RawBoxes, xyxy: Floats, lacking: Bools, images: Bits, frames: Frames, classless: Bools) -> Bits:
     """Return (n,) int64 with a bit for each flag."""
     sizes = np.vstack([frames.sizes, np.full((1, 2), np.nan)])[np.where(images >= 0, images, -1)]
     with np.errstate(invalid="ignore"):  # NaN compares as False, and infinite minus infinite is NaN

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import pyarrow as pa
 from labelmill.tasks.boxes.build_boxes import UNKNOWN_IMAGE, RawBoxes
 from labelmill.tasks.boxes.coco_file import CocoFile, Int64s, stream_annotations
 from labelmill.tasks.boxes.plain_json import (
+    NO_OBJECT,
     dump_json,
     dump_rest,
     key_of,
@@ -47,7 +49,7 @@ def stream_coco_boxes(
     """Yield the boxes of a COCO file in batches, one box for every item of `annotations`.
 
     `image_of` gives an image id's place in the frames, `class_of` a category id's class. What a column cannot hold
-    exactly stays in `extras`, as does an annotation that is no object, under the key "".
+    exactly stays in `extras`, as does an annotation that is no object, under the key NO_OBJECT.
     """
     images, classes = _Places(image_of), _Places(class_of)
     seen: set[int] = set()
@@ -56,21 +58,22 @@ def stream_coco_boxes(
         if raw is None:
             raw = RawBoxes()
             for item in items:
-                _add(raw, item if isinstance(item, dict) else {"": item}, images, classes, plain=plain)
+                _add(raw, item if isinstance(item, dict) else {NO_OBJECT: item}, images, classes, plain=plain)
         if found.repeated_ids:
             raw.repeated = [_is_again(source_id, found.repeated_ids, seen) for source_id in _as_list(raw.source_ids)]
         yield raw
 
 
 def _as_list(values: Any) -> list[int | None]:  # noqa: ANN401 - a list or an Arrow array
-    return values.to_pylist() if isinstance(values, pa.Array) else values
+    listed: list[int | None] = values.to_pylist() if isinstance(values, pa.Array) else values
+    return listed
 
 
 def _is_again(source_id: int | None, repeated: frozenset[int], seen: set[int]) -> bool:
-    if source_id not in repeated:
+    if source_id is None or source_id not in repeated:
         return False
     again = source_id in seen
-    seen.add(source_id)  # type: ignore[arg-type]  # None is not among the repeated
+    seen.add(source_id)
     return again
 
 
@@ -79,17 +82,14 @@ def _take_usual(items: list[Any], images: _Places, classes: _Places) -> RawBoxes
     try:
         if not all(item.keys() == _USUAL_KEYS for item in items):
             return None
-        numbers = {name: pa.array([item[name] for item in items], kind) for name, kind in _NUMBERS.items()}
-        crowds = [item["iscrowd"] for item in items]
-        boxes = pa.array([item["bbox"] for item in items], pa.list_(pa.float64(), 4))
+        columns = {name: [item[name] for item in items] for name in (*_NUMBERS, "iscrowd", "bbox")}
+        if not _are_usual(columns):
+            return None
+        numbers = {name: pa.array(columns[name], kind) for name, kind in _NUMBERS.items()}
+        boxes = pa.array(columns["bbox"], pa.list_(pa.float64(), 4))
     except (AttributeError, TypeError, pa.ArrowException):
         return None
-    values = boxes.flatten()
-    if not {type(crowd) for crowd in crowds} <= {int} or not set(crowds) <= {0, 1}:
-        return None
-    if values.null_count or boxes.null_count or any(column.null_count for column in numbers.values()):
-        return None
-    xywh = values.to_numpy().reshape(-1, 4)
+    xywh = boxes.flatten().to_numpy().reshape(-1, 4)
     class_ids = classes.find(numbers["category_id"].to_numpy(), -1)
     return RawBoxes(
         images=images.find(numbers["image_id"].to_numpy(), UNKNOWN_IMAGE),
@@ -97,12 +97,19 @@ def _take_usual(items: list[Any], images: _Places, classes: _Places) -> RawBoxes
         category_ids=numbers["category_id"],
         xyxy=np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], axis=1),
         areas=numbers["area"],
-        crowds=pa.array(crowds, pa.int8()).cast(pa.bool_()),
+        crowds=pa.array(columns["iscrowd"], pa.int8()).cast(pa.bool_()),
         segmentations=[_dump_segmentation(item["segmentation"], plain=True) for item in items],
         source_boxes=xywh,
         source_ids=numbers["id"],
         source_image_ids=numbers["image_id"],
     )
+
+
+def _are_usual(columns: dict[str, list[Any]]) -> bool:
+    """Tell whether the values have the kinds that Arrow takes as they are: it would also take 1.5 for 1."""
+    whole = {type(value) for name in ("id", "image_id", "category_id", "iscrowd") for value in columns[name]}
+    numbers = {*map(type, chain.from_iterable(columns["bbox"])), *map(type, columns["area"])}
+    return whole <= {int} and numbers <= {int, float} and set(columns["iscrowd"]) <= {0, 1}
 
 
 def _add(raw: RawBoxes, item: dict[str, Any], images: _Places, classes: _Places, *, plain: bool) -> None:

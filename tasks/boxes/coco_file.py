@@ -45,8 +45,8 @@ class CocoImage:
 class CocoFile:
     """What a first reading finds. Ids are whole numbers or texts, as the file has them.
 
-    `repeated_ids` are those that several annotations have. `pairs` holds, once each, the image's and the category's places in `image_keys` and `category_keys`, those that
-    annotations name, listed or not.
+    `pairs` holds, once each, the image's and the category's places in `image_keys` and `category_keys`, those that
+    annotations name, listed or not; `repeated_ids` are ids of several annotations.
     """
 
     path: Path
@@ -173,21 +173,27 @@ def _keep_categories(found: CocoFile, piece: JsonPiece) -> None:
 
 def _count_annotations(found: CocoFile, packed: array[int], ids: array[int], items: list[Any]) -> array[int]:
     found.annotations += len(items)
-    try:
-        numbers = [
-            pa.array([item[name] for item in items], pa.int64()).to_numpy() for name in ("image_id", "category_id", "id")
-        ]
-    except (KeyError, TypeError, AttributeError, pa.ArrowException):
+    numbers = _take_ids(items)
+    if numbers is None:
         _count_slowly(found, packed, ids, items)
     else:
-        images, categories = (
-            _place(known, values) for known, values in zip((found.image_keys, found.category_keys), numbers, strict=False)
-        )
+        images, categories = _place(found.image_keys, numbers[0]), _place(found.category_keys, numbers[1])
         packed.frombytes((images << _PAIR_BITS | categories).tobytes())
         ids.frombytes(numbers[2].tobytes())
     if len(packed) > 2**21:  # most images have several boxes of a class
         return array("q", _distinct(packed).tobytes())
     return packed
+
+
+def _take_ids(items: list[Any]) -> list[Int64s] | None:
+    """Return the image ids, category ids and ids of annotations, None when not all of them are whole numbers."""
+    try:
+        columns = [[item[name] for item in items] for name in ("image_id", "category_id", "id")]
+        if not {type(value) for column in columns for value in column} <= {int}:  # Arrow would take 1.5 for 1
+            return None
+        return [pa.array(column, pa.int64()).to_numpy() for column in columns]
+    except (KeyError, TypeError, pa.ArrowException):
+        return None
 
 
 def _place(known: dict[int | str, int], values: Int64s) -> Int64s:

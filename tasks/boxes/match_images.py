@@ -66,4 +66,3 @@ def _find_prefix(names: Sequence[str], by_path: dict[str, ListedFile]) -> str:
         if path.endswith("/" + name)
     )
     return min(votes, key=lambda prefix: (-votes[prefix], prefix)) if votes else ""
-

@@ -8,6 +8,9 @@ from collections.abc import Mapping
 
 import orjson
 
+NO_OBJECT = "\0"
+"""Key of what stands for an item that is no JSON object."""
+
 _INT64_END = 2**63
 
 

@@ -61,7 +61,7 @@ def stream_json(
     Infinity, which Python writes, are read.
 
     With `raw_key` the values of that key of the items are bytes, as the file has them, where they are lists of numbers,
-    however nested: that is twice as fast, and for a file that was read to its end before, since nobody looks whether they are whole.
+    however nested: that is faster, and for a file that was read whole before, since nobody looks at what they are.
     """
     reader = _Reader(stream, what, _RawValues(raw_key) if raw_key else None)
     reader.take(b"{")

@@ -98,6 +98,7 @@ def load(annotations, folder):
     return {"s": time.monotonic() - start, "rows": len(coco.anns)}
 
 
+STEPS = ("read", "images", "boxes")
 SIDES = {"ingest": ingest, "pycocotools": load}
 
 
@@ -131,7 +132,9 @@ def main():
             for side in SIDES:
                 figures = measure(side, annotations, name)
                 assert figures["rows"] == given.boxes
-                steps = ", ".join(f"{step} {figures[step]:.1f} s" for step in ("read", "images", "boxes") if step in figures)
+                steps = ", ".join(
+                    f"{step} {figures[step]:.1f} s" for step in ("read", "images", "boxes") if step in figures
+                )
                 print(f"{side:12} {figures['s']:6.1f} s  peak {figures['peak_mb']:6.0f} MB  {steps}")
                 best[side] = min(best.get(side, figures["s"]), figures["s"])
         print(f"ingest / pycocotools: {best['ingest'] / best['pycocotools']:.2f} of the time")
