@@ -16,11 +16,11 @@ from labelmill.tasks.boxes.build_boxes import AMBIGUOUS_IMAGE, Floats, RawBoxes
 from labelmill.tasks.boxes.categories import make_class_list, name_categories
 from labelmill.tasks.boxes.coco_boxes import stream_coco_boxes
 from labelmill.tasks.boxes.coco_file import CocoFile, CocoImage, read_coco
-from labelmill.tasks.boxes.job import BoxesRun, BoxSource, list_images
-from labelmill.tasks.boxes.match_images import match_images
+from labelmill.tasks.boxes.job import BoxesRun, BoxSource
 from labelmill.tasks.boxes.plain_json import dump_json, key_of
 from labelmill.tasks.ingest.job import prepare_ingest
 from labelmill.tasks.ingest.labels import SourceLabels
+from labelmill.tasks.ingest.match_images import list_images, match_images
 
 
 def prepare_coco(parameters: IngestCocoParameters, *, on_bytes: Callable[[int], None] = lambda n: None) -> BoxesRun:

@@ -14,7 +14,6 @@ import pyarrow.compute as pc
 
 from labelmill.schemas.boxes import BOXES_SCHEMA, IMAGE_ENTRIES_SCHEMA, BoxesMetadata, BoxFormat, SplitSource
 from labelmill.schemas.classes import ClassList
-from labelmill.schemas.errors import BadInput
 from labelmill.schemas.parameters import IngestBoxesParameters
 from labelmill.schemas.versions import Version, digest_json
 from labelmill.tasks.boxes.build_boxes import Floats, Frames, RawBoxes, build_boxes
@@ -22,7 +21,6 @@ from labelmill.tasks.boxes.categories import find_class_ids
 from labelmill.tasks.boxes.split_parts import commit_split, sum_counts, write_split
 from labelmill.tasks.ingest.job import IngestRun
 from labelmill.tasks.ingest.list_files import as_text
-from labelmill.tasks.ingest.sources import Listing, list_source
 from labelmill.tasks.lineage import make_lineage
 from labelmill.tasks.store import open_store
 
@@ -71,14 +69,6 @@ class WrittenBoxes:
 
     version: Version
     counts: Counter[str]
-
-
-def list_images(images: str) -> Listing:
-    """List the place that holds the images; raise BadInput that names the parameter when nothing is there."""
-    try:
-        return list_source(images)
-    except BadInput as error:
-        raise BadInput(str(error).replace("source:", "images:", 1)) from error
 
 
 def write_boxes(run: BoxesRun, images: Version, *, on_done: Callable[[int], None] = lambda n: None) -> WrittenBoxes:

@@ -132,7 +132,7 @@ def test_ingest_coco_images_below_a_folder_are_found_by_their_names(dataset):
 @pytest.mark.parametrize("at", [0, 1, 5, 60, 150, -40, -1])
 def test_ingest_coco_file_that_is_cut_is_refused_with_the_place(dataset, at):
     text = json.dumps(coco([box(), box(id=2)]))[:at]
-    with pytest.raises(BadInput, match=rf"annotations: .*byte \d+.*(cut|expected)"):
+    with pytest.raises(BadInput, match=r"annotations: .*byte \d+.*(cut|expected)"):
         dataset.ingest_coco(text)
     assert not (dataset.store / "coco").exists()
 
@@ -196,14 +196,28 @@ def test_ingest_coco_without_annotations_makes_an_empty_table_of_boxes(dataset):
 
 
 # Items of any kind, those of COCO's form among them.
-scalars = st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.floats(allow_infinity=False) | st.text(max_size=5)
+scalars = (
+    st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.floats(allow_infinity=False) | st.text(max_size=5)
+)
 values = st.recursive(
     scalars, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
     max_leaves=6,
 )  # fmt: skip
 numbers = st.floats(-1e4, 1e4) | st.integers(-1000, 1000)
 keys = st.sampled_from(
-    ["id", "image_id", "category_id", "bbox", "area", "iscrowd", "segmentation", "score", "file_name", "width", "height"]
+    [
+        "id",
+        "image_id",
+        "category_id",
+        "bbox",
+        "area",
+        "iscrowd",
+        "segmentation",
+        "score",
+        "file_name",
+        "width",
+        "height",
+    ]
 )
 likely = st.fixed_dictionaries(
     {

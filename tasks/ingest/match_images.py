@@ -6,9 +6,10 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from labelmill.schemas.errors import BadInput
 from labelmill.schemas.locations import is_plain_path, join_location
 from labelmill.tasks.ingest.list_files import FileKind, ListedFile
-from labelmill.tasks.ingest.sources import Listing
+from labelmill.tasks.ingest.sources import Listing, list_source
 
 _NAMES_TRIED = 1000
 """Enough names to see in which folder images lie; the first of them may be the missing ones."""
@@ -21,6 +22,14 @@ class MatchedImages:
     listing: Listing
     unused: int
     missing: int
+
+
+def list_images(images: str) -> Listing:
+    """List the place that holds the images; raise BadInput that names the parameter when nothing is there."""
+    try:
+        return list_source(images)
+    except BadInput as error:
+        raise BadInput(str(error).replace("source:", "images:", 1)) from error
 
 
 def match_images(names: Sequence[str], listing: Listing) -> MatchedImages:
