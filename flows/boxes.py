@@ -13,7 +13,7 @@ from labelmill.flows.definition import define_flow
 from labelmill.flows.ingest import describe_ingest, ingest_images
 from labelmill.flows.untracked import untracked
 from labelmill.schemas.outcomes import Outcome
-from labelmill.schemas.parameters import IngestCocoParameters
+from labelmill.schemas.parameters import IngestCocoParameters, IngestVocParameters, IngestYoloParameters
 from labelmill.tasks.progress import ProgressMeter
 from labelmill.tasks.stop import check_stop
 
@@ -37,6 +37,24 @@ def ingest_coco(parameters: IngestCocoParameters) -> Outcome:
     run = prepare_coco(parameters, on_bytes=on_bytes)
     meter.finish()
     return _ingest_boxes(run, started)
+
+
+@define_flow("ingest-yolo", IngestYoloParameters, run_name="ingest-yolo {dataset} {split}")
+def ingest_yolo(parameters: IngestYoloParameters) -> Outcome:
+    """Ingest boxes as YOLO has them: a .txt of `class cx cy w h` for each image."""
+    from labelmill.tasks.boxes.yolo import prepare_yolo
+
+    started = time.monotonic()
+    return _ingest_boxes(prepare_yolo(parameters), started)
+
+
+@define_flow("ingest-voc", IngestVocParameters, run_name="ingest-voc {dataset} {split}")
+def ingest_voc(parameters: IngestVocParameters) -> Outcome:
+    """Ingest Pascal VOC: an XML file of boxes for each image."""
+    from labelmill.tasks.boxes.voc import prepare_voc
+
+    started = time.monotonic()
+    return _ingest_boxes(prepare_voc(parameters), started)
 
 
 @task(name="write-boxes", task_run_name="{of} boxes", cache_policy=NO_CACHE)

@@ -12,7 +12,7 @@ from prefect.cache_policies import NO_CACHE
 from labelmill.flows.definition import define_flow
 from labelmill.flows.untracked import untracked
 from labelmill.schemas.outcomes import Outcome
-from labelmill.schemas.parameters import IngestFolderParameters, IngestImagenetParameters
+from labelmill.schemas.parameters import IngestFolderParameters, IngestImagenetParameters, IngestTableParameters
 from labelmill.tasks.progress import ProgressMeter
 from labelmill.tasks.stop import check_stop
 from labelmill.tasks.store import open_store
@@ -40,6 +40,17 @@ def ingest_folder(parameters: IngestFolderParameters) -> Outcome:
 
     started = time.monotonic()
     return _ingest(prepare_folder(parameters), started)
+
+
+@define_flow("ingest-table", IngestTableParameters, run_name="ingest-table {dataset} {split}")
+def ingest_table(parameters: IngestTableParameters) -> Outcome:
+    """Ingest images with labels from a table: CSV, TSV or Parquet with a row for each image."""
+    from labelmill.tasks.ingest.table_file import prepare_table
+
+    started = time.monotonic()
+    prepared = prepare_table(parameters)
+    version, worked = ingest_images(prepared.images)
+    return describe_ingest(prepared.images, version, worked, time.monotonic() - started, prepared.facts)
 
 
 @task(name="ingest-chunk", task_run_name="{of} chunk {number}", cache_policy=NO_CACHE)

@@ -17,6 +17,9 @@ from labelmill.schemas.parameters import (
     IngestCocoParameters,
     IngestFolderParameters,
     IngestImagenetParameters,
+    IngestTableParameters,
+    IngestVocParameters,
+    IngestYoloParameters,
     RelabelParameters,
 )
 
@@ -42,6 +45,11 @@ FLOWS = {
         parameters=IngestFolderParameters, module="labelmill.flows.ingest", function="ingest_folder"
     ),
     "ingest-coco": FlowEntry(parameters=IngestCocoParameters, module="labelmill.flows.boxes", function="ingest_coco"),
+    "ingest-yolo": FlowEntry(parameters=IngestYoloParameters, module="labelmill.flows.boxes", function="ingest_yolo"),
+    "ingest-voc": FlowEntry(parameters=IngestVocParameters, module="labelmill.flows.boxes", function="ingest_voc"),
+    "ingest-table": FlowEntry(
+        parameters=IngestTableParameters, module="labelmill.flows.ingest", function="ingest_table"
+    ),
     "relabel": FlowEntry(parameters=RelabelParameters, module="labelmill.flows.relabel", function="relabel"),
     "imagenet-pipeline": FlowEntry(
         parameters=ImagenetPipelineParameters, module="labelmill.flows.pipeline", function="imagenet_pipeline"

@@ -10,7 +10,11 @@ from labelmill.schemas.parameters import (
     IngestCocoParameters,
     IngestSettings,
     IngestTableParameters,
+    IngestVocParameters,
+    IngestYoloParameters,
 )
+from labelmill.tasks.boxes.voc_layout import find_voc
+from labelmill.tasks.boxes.yolo_layout import find_yolo
 
 
 def check_annotated(parameters: IngestSettings, check_source: Callable[[str, str], None]) -> None:
@@ -21,6 +25,10 @@ def check_annotated(parameters: IngestSettings, check_source: Callable[[str, str
     if isinstance(parameters, IngestCocoParameters):
         _check_file("annotations", parameters.annotations, "a JSON file")
         check_source("images", parameters.images)
+    if isinstance(parameters, IngestYoloParameters):
+        find_yolo(parameters.source, parameters.split, parameters.names)
+    if isinstance(parameters, IngestVocParameters):
+        find_voc(parameters.source, parameters.image_set)
     if isinstance(parameters, IngestTableParameters):
         _check_file("table", parameters.table, "a CSV, TSV or Parquet file")
         check_source("images", parameters.images)

@@ -87,10 +87,14 @@ def _take_names(file: Path, facts: Mapping[str, Any]) -> dict[int, str] | None:
     if names is None:
         return None
     pairs = enumerate(names) if isinstance(names, list) else names.items() if isinstance(names, dict) else ()
-    found = {int(number): str(name) for number, name in pairs if str(number).isdecimal()}
+    found = {int(number): str(name) for number, name in pairs if _is_named(number, name)}
     if not found:
         raise BadInput(f"source: {file}: names: expected a list of class names, or numbers with names")
     return found
+
+
+def _is_named(number: object, name: object) -> bool:
+    return str(number).isdecimal() if isinstance(number, int | str) and isinstance(name, str | int | float) else False
 
 
 def _read_names(file: Path) -> dict[int, str]:

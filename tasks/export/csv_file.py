@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-
 from labelmill.tasks.export.image_labels import find_classes, join_names
 from labelmill.tasks.export.job import ExportRun, Row
 from labelmill.tasks.export.out_folder import write_whole
@@ -17,17 +15,21 @@ def export_csv(run: ExportRun, place: PlaceImages) -> None:
     """
     for split in run.splits:
         with write_whole(run.out / f"{split}.csv") as stream:
-            writer = csv.writer(stream, lineterminator="\n")
-            writer.writerow(["path", "label"])
+            stream.write("path,label\n")
             for batch in run.done_images_of(split):
                 paths = {row["image_id"]: _path_of(run, row) for row in batch}
                 put = [(row, path) for row in batch if (path := paths[row["image_id"]]) != locate(run, row)]
                 lost = {row["image_id"] for (row, _), why in zip(put, place(put), strict=True) if why is not None}
-                writer.writerows(
-                    [paths[row["image_id"]], join_names(run, find_classes(row))]
+                stream.writelines(
+                    f"{_quote(paths[row['image_id']])},{_quote(join_names(run, find_classes(row)))}\n"
                     for row in batch
                     if row["image_id"] not in lost
                 )
+
+
+def _quote(cell: str) -> str:
+    # Python's writer leaves a lone carriage return bare, where its own reader then ends the row.
+    return '"' + cell.replace('"', '""') + '"' if any(sign in cell for sign in ',"\r\n') else cell
 
 
 def _path_of(run: ExportRun, row: Row) -> str:

@@ -8,13 +8,12 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tests.tasks.annotated_dataset import Dataset, make_jpeg
 
 from labelmill.schemas.errors import BadInput, WorkFailed
 from labelmill.schemas.parameters import IngestCocoParameters
 from labelmill.tasks.boxes import stream_json
 from labelmill.tasks.boxes.coco import prepare_coco
-
-from .conftest import Dataset, make_jpeg
 
 CATEGORIES = [{"id": 90, "name": "toothbrush"}, {"id": 1, "name": "person", "supercategory": "person"}]
 

@@ -1,20 +1,35 @@
-"""What the tests of boxes share: ingests of annotations without Prefect, and small images."""
+"""What the tests of annotated datasets share: ingests and exports without Prefect, and small images."""
 
 import io
 import json
 
-import pytest
 from PIL import Image
 
-from labelmill.schemas.parameters import ExportParameters, IngestCocoParameters
+from labelmill.schemas.parameters import (
+    ExportParameters,
+    IngestCocoParameters,
+    IngestFolderParameters,
+    IngestTableParameters,
+    IngestVocParameters,
+    IngestYoloParameters,
+)
 from labelmill.tasks.boxes.coco import prepare_coco
-from labelmill.tasks.boxes.job import write_boxes
+from labelmill.tasks.boxes.job import BoxesRun, write_boxes
+from labelmill.tasks.boxes.voc import prepare_voc
+from labelmill.tasks.boxes.yolo import prepare_yolo
 from labelmill.tasks.export.formats import export_dataset
 from labelmill.tasks.export.job import prepare_export
-from labelmill.tasks.ingest.job import commit_ingest, ingest_chunk
+from labelmill.tasks.ingest.job import commit_ingest, ingest_chunk, prepare_folder
+from labelmill.tasks.ingest.table_file import prepare_table
 from labelmill.tasks.store import open_store
 
-PREPARE = {IngestCocoParameters: prepare_coco}
+PREPARE = {
+    IngestCocoParameters: prepare_coco,
+    IngestFolderParameters: prepare_folder,
+    IngestTableParameters: prepare_table,
+    IngestVocParameters: prepare_voc,
+    IngestYoloParameters: prepare_yolo,
+}
 
 
 def make_jpeg(size=(40, 30)):
@@ -48,7 +63,7 @@ class Dataset:
         prepared = PREPARE[model](parameters)
         run = getattr(prepared, "images", prepared)
         images = commit_ingest(run, [ingest_chunk(run, chunk) for chunk in run.chunks])
-        return images if run is prepared else write_boxes(prepared, images)
+        return write_boxes(prepared, images) if isinstance(prepared, BoxesRun) else images
 
     def export(self, form, out="out", **options):
         values = {"store": str(self.store), "dataset": "coco", "format": form, "out": str(self.folder / out), **options}
@@ -56,12 +71,12 @@ class Dataset:
         export_dataset(run)
         return run
 
+    def ingest_table(self, text, name="labels.csv", **options):
+        path = self.folder / name
+        path.write_bytes(text if isinstance(text, bytes) else text.encode())
+        return self.ingest(IngestTableParameters, **{"table": str(path), "images": str(self.images), **options})
+
     def rows(self, table):
         found = open_store(self.store).table(f"coco.{table}")
         version = found.version()
         return found.read(version, [column.name for column in version.columns]).to_pylist()
-
-
-@pytest.fixture
-def dataset(tmp_path):
-    return Dataset(tmp_path)
