@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from prefect import task
@@ -13,7 +13,7 @@ from prefect.cache_policies import NO_CACHE
 from labelmill.flows.definition import define_flow
 from labelmill.flows.untracked import untracked
 from labelmill.schemas.outcomes import Outcome
-from labelmill.schemas.parameters import IngestFolderParameters, IngestImagenetParameters
+from labelmill.schemas.parameters import IngestFolderParameters, IngestImagenetParameters, IngestTableParameters
 from labelmill.tasks.progress import ProgressMeter
 from labelmill.tasks.stop import check_stop
 from labelmill.tasks.store import open_store
@@ -43,6 +43,16 @@ def ingest_folder(parameters: IngestFolderParameters) -> Outcome:
     return ingest_run(prepare_folder(parameters), started)
 
 
+@define_flow("ingest-table", IngestTableParameters, run_name="ingest-table {dataset} {split}")
+def ingest_table(parameters: IngestTableParameters) -> Outcome:
+    """Ingest images with labels from a table: CSV, TSV or Parquet with a row for each image."""
+    from labelmill.tasks.ingest.table_file import prepare_table
+
+    started = time.monotonic()
+    prepared = prepare_table(parameters)
+    return ingest_run(prepared.images, started, facts=prepared.facts)
+
+
 @task(name="ingest-chunk", task_run_name="{of} chunk {number}", cache_policy=NO_CACHE)
 def _ingest_chunk(of: str, number: int, work: tuple[IngestRun, Chunk, ProgressMeter]) -> Receipt:
     from labelmill.tasks.ingest.job import ingest_chunk
@@ -58,8 +68,20 @@ def _ingest_chunk(of: str, number: int, work: tuple[IngestRun, Chunk, ProgressMe
     return receipt
 
 
-def ingest_run(run: IngestRun, started: float, *, check: Callable[[], None] = lambda: None) -> Outcome:
+def ingest_run(
+    run: IngestRun,
+    started: float,
+    *,
+    check: Callable[[], None] = lambda: None,
+    facts: Mapping[str, str] | None = None,
+) -> Outcome:
     """Do what a prepared ingest has to do and commit it; `check` raises when the source is no longer what it was."""
+    version, worked = ingest_images(run, check=check)
+    return describe_ingest(run, version, worked, time.monotonic() - started, facts)
+
+
+def ingest_images(run: IngestRun, *, check: Callable[[], None] = lambda: None) -> tuple[Version, int]:
+    """Do a prepared ingest; return the version of the images table, and how many files this run worked on."""
     from labelmill.tasks.ingest.job import commit_ingest
 
     meter = ProgressMeter("files", run.files_to_read)
@@ -74,11 +96,13 @@ def ingest_run(run: IngestRun, started: float, *, check: Callable[[], None] = la
         receipts.append(receipt)
     worked = meter.finish().done
     check()
-    return describe_ingest(run, commit_ingest(run, receipts), worked=worked, seconds=time.monotonic() - started)
+    return commit_ingest(run, receipts), worked
 
 
-def describe_ingest(run: IngestRun, version: Version, *, worked: int, seconds: float) -> Outcome:
-    """Return the outcome of an ingest that ended with a version."""
+def describe_ingest(
+    run: IngestRun, version: Version, worked: int, seconds: float, facts: Mapping[str, str] | None = None
+) -> Outcome:
+    """Return the outcome of an ingest, with the counts of its split; `facts` are further lines."""
     split = run.parameters.split
     done, rejected = count_statuses(open_store(run.parameters.store), version.table, version.number, split)
     plan = run.plan
@@ -96,6 +120,7 @@ def describe_ingest(run: IngestRun, version: Version, *, worked: int, seconds: f
             f"{len(plan.removed)} removed",
             "classes": str(len(run.settings.classes)),
             "images below": str(run.settings.root),
+            **(facts or {}),
         },
     )
 

@@ -81,7 +81,7 @@ def _commit_manifest(manifest: ManifestRun, started: float) -> Outcome:
         meter.add(done=0 if receipt else rows, reused=rows if receipt else 0, rejected=rejected)
     worked = meter.finish().done
     version = commit_ingest(run, done)
-    outcome = describe_ingest(run, version, worked=worked, seconds=time.monotonic() - started)
+    outcome = describe_ingest(run, version, worked, time.monotonic() - started)
     facts = {**outcome.facts, "digests": "none: nothing was read; sizes, formats and damage are not known"}
     return outcome.model_copy(update={"facts": facts})
 

@@ -10,15 +10,20 @@ from typing import cast
 from labelmill.schemas.outcomes import Outcome
 from labelmill.schemas.parameters import (
     ExportLabelMapsParameters,
+    ExportParameters,
     ExtractParameters,
     FlowParameters,
     ImagenetPipelineParameters,
     ImportLabelMapsParameters,
     IngestCifarParameters,
+    IngestCocoParameters,
     IngestFolderParameters,
     IngestImagenetParameters,
     IngestLsunParameters,
     IngestSvhnParameters,
+    IngestTableParameters,
+    IngestVocParameters,
+    IngestYoloParameters,
     RelabelParameters,
 )
 
@@ -53,6 +58,12 @@ FLOWS = {
     "ingest-svhn": FlowEntry(
         parameters=IngestSvhnParameters, module="labelmill.flows.ingest_small_images", function="ingest_svhn"
     ),
+    "ingest-coco": FlowEntry(parameters=IngestCocoParameters, module="labelmill.flows.boxes", function="ingest_coco"),
+    "ingest-yolo": FlowEntry(parameters=IngestYoloParameters, module="labelmill.flows.boxes", function="ingest_yolo"),
+    "ingest-voc": FlowEntry(parameters=IngestVocParameters, module="labelmill.flows.boxes", function="ingest_voc"),
+    "ingest-table": FlowEntry(
+        parameters=IngestTableParameters, module="labelmill.flows.ingest", function="ingest_table"
+    ),
     "relabel": FlowEntry(parameters=RelabelParameters, module="labelmill.flows.relabel", function="relabel"),
     "imagenet-pipeline": FlowEntry(
         parameters=ImagenetPipelineParameters, module="labelmill.flows.pipeline", function="imagenet_pipeline"
@@ -63,4 +74,5 @@ FLOWS = {
     "export-label-maps": FlowEntry(
         parameters=ExportLabelMapsParameters, module="labelmill.flows.label_map_files", function="export_label_maps"
     ),
+    "export": FlowEntry(parameters=ExportParameters, module="labelmill.flows.export", function="export"),
 }

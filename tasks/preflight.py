@@ -17,10 +17,12 @@ from labelmill.schemas.parameters import (
     IngestImagenetParameters,
     IngestLsunParameters,
     IngestParameters,
+    IngestSettings,
     IngestSvhnParameters,
     RelabelParameters,
     TeacherParameters,
 )
+from labelmill.tasks.boxes.preflight import check_annotated
 from labelmill.tasks.cifar.files import choose_files, find_cifar_files
 from labelmill.tasks.ingest.list_files import is_text
 from labelmill.tasks.ingest.sources import holds_files, is_archive
@@ -37,7 +39,7 @@ def check_parameters(parameters: FlowParameters) -> None:
     for name, value in parameters:
         if isinstance(value, str) and not is_text(value):  # no version file could hold it
             raise BadInput(f"{name}: expected valid UTF-8, got {os.fsencode(value)!r}")
-    if isinstance(parameters, IngestParameters):
+    if isinstance(parameters, IngestSettings):
         _check_ingest(parameters)
     if isinstance(parameters, ExtractParameters):
         _check_archive(parameters.source)
@@ -59,15 +61,16 @@ def _check_runner(runner: str) -> None:
         raise BadInput(f"runner: {runner} is not installed: pip install 'labelmill[{runner}]'")
 
 
-def _check_ingest(parameters: IngestParameters) -> None:
+def _check_ingest(parameters: IngestSettings) -> None:
     if isinstance(parameters, IngestLsunParameters):
         find_environments(parameters.source, parameters.split)
     elif isinstance(parameters, IngestCifarParameters):
         choose_files(find_cifar_files(parameters.source), parameters.split)
     elif isinstance(parameters, IngestSvhnParameters):
         find_svhn_files(parameters.source, parameters.split)
-    else:
-        _check_source(parameters.source)
+    elif isinstance(parameters, IngestParameters):
+        _check_source("source", parameters.source)
+    check_annotated(parameters, _check_source)
     if (out := getattr(parameters, "out", None)) is not None:
         _check_out(out, parameters.store)
     devkit = parameters.devkit if isinstance(parameters, IngestImagenetParameters) else None
@@ -86,17 +89,17 @@ def _check_out(out: str, store: str) -> None:
         raise BadInput(f"out: {out} lies in the store; choose another folder")
 
 
-def _check_source(source: str) -> None:
+def _check_source(field: str, source: str) -> None:
     """Raise BadInput when a folder or an archive cannot be read, or nothing lies below a URL."""
     if is_object_url(source):
         if not holds_files(source):
-            raise BadInput(f"source: {source} holds no objects; expected a place with images")
+            raise BadInput(f"{field}: {source} holds no objects; expected a place with images")
         return
     try:
         if not (os.path.isfile(source) and is_archive(source)):
             os.scandir(source).close()
     except OSError as error:
-        raise BadInput(f"source: {source}: {error.strerror}; expected a folder with images, a tar or a zip") from error
+        raise BadInput(f"{field}: {source}: {error.strerror}; expected a folder with images, a tar or a zip") from error
 
 
 def _check_archive(source: str) -> None:

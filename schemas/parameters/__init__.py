@@ -1,6 +1,14 @@
 """Parameters of the flows: one model each, which is also the command line's options and Prefect's form."""
 
+from labelmill.schemas.parameters.annotated import (
+    IngestBoxesParameters,
+    IngestCocoParameters,
+    IngestTableParameters,
+    IngestVocParameters,
+    IngestYoloParameters,
+)
 from labelmill.schemas.parameters.demo import DemoParameters
+from labelmill.schemas.parameters.export import ExportParameters
 from labelmill.schemas.parameters.extract import ExtractParameters
 from labelmill.schemas.parameters.fields import (
     FILE_BYTES_MAX,
@@ -17,7 +25,12 @@ from labelmill.schemas.parameters.fields import (
     parse_input_size,
     parse_share,
 )
-from labelmill.schemas.parameters.ingest import IngestFolderParameters, IngestImagenetParameters, IngestParameters
+from labelmill.schemas.parameters.ingest import (
+    IngestFolderParameters,
+    IngestImagenetParameters,
+    IngestParameters,
+    IngestSettings,
+)
 from labelmill.schemas.parameters.label_map_files import ExportLabelMapsParameters, ImportLabelMapsParameters
 from labelmill.schemas.parameters.lsun import SPLIT_BY_NAME, IngestLsunParameters
 from labelmill.schemas.parameters.relabel import ImagenetPipelineParameters, RelabelParameters, TeacherParameters
@@ -30,16 +43,23 @@ __all__ = [
     "DemoParameters",
     "Device",
     "ExportLabelMapsParameters",
+    "ExportParameters",
     "ExtractParameters",
     "FlowParameters",
     "ImagenetPipelineParameters",
     "ImportLabelMapsParameters",
+    "IngestBoxesParameters",
     "IngestCifarParameters",
+    "IngestCocoParameters",
     "IngestFolderParameters",
     "IngestImagenetParameters",
     "IngestLsunParameters",
     "IngestParameters",
+    "IngestSettings",
     "IngestSvhnParameters",
+    "IngestTableParameters",
+    "IngestVocParameters",
+    "IngestYoloParameters",
     "InputSize",
     "LocalPath",
     "Location",

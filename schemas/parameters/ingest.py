@@ -8,10 +8,9 @@ from labelmill.schemas.names import DatasetName
 from labelmill.schemas.parameters.fields import FILE_BYTES_MAX, PIXELS_MAX, FlowParameters, LocalPath, Location
 
 
-class IngestParameters(FlowParameters):
-    """What every ingest takes."""
+class IngestSettings(FlowParameters):
+    """What every ingest takes, wherever its images come from."""
 
-    source: Location = Field(description="folder with the images, or s3://bucket/prefix or gs://bucket/prefix")
     store: Location = Field(
         description="folder of the store, or s3://bucket/prefix or gs://bucket/prefix; made when it does not exist"
     )
@@ -29,6 +28,12 @@ class IngestParameters(FlowParameters):
     max_pixels: int = Field(PIXELS_MAX, ge=1, description="reject images with more pixels than this")
     max_bytes: int = Field(FILE_BYTES_MAX, ge=1, description="reject files larger than this, in bytes")
     rehash: bool = Field(False, description="read every file again, also those whose size and time are unchanged")
+
+
+class IngestParameters(IngestSettings):
+    """What an ingest of one folder, archive or place in a bucket takes."""
+
+    source: Location = Field(description="folder with the images, or s3://bucket/prefix or gs://bucket/prefix")
 
 
 class IngestFolderParameters(IngestParameters):

@@ -13,7 +13,12 @@ from labelmill.schemas.classes import ClassList
 from labelmill.schemas.errors import WorkFailed
 from labelmill.schemas.images import IMAGES_SCHEMA, TRANSIENT_REASONS, Status
 from labelmill.schemas.locations import join_location
-from labelmill.schemas.parameters import IngestFolderParameters, IngestImagenetParameters, IngestParameters
+from labelmill.schemas.parameters import (
+    IngestFolderParameters,
+    IngestImagenetParameters,
+    IngestParameters,
+    IngestSettings,
+)
 from labelmill.schemas.versions import Part, Version, digest_json
 from labelmill.tasks.ingest.devkit import read_devkit
 from labelmill.tasks.ingest.folder import label_by_folder, label_nothing
@@ -52,7 +57,7 @@ class Chunk:
 class IngestRun:
     """A prepared ingest: what changed since the latest version, and the chunks of files to read."""
 
-    parameters: IngestParameters
+    parameters: IngestSettings
     flow: str
     table: Table
     latest: Version | None
@@ -89,7 +94,7 @@ def _list(parameters: IngestParameters, source: str) -> Listing:
     return list_source(source)
 
 
-def prepare_ingest(flow: str, parameters: IngestParameters, listing: Listing, found: SourceLabels) -> IngestRun:
+def prepare_ingest(flow: str, parameters: IngestSettings, listing: Listing, found: SourceLabels) -> IngestRun:
     """Find out what of a listing is new in the dataset, given the labels of its files in the same order.
 
     Raises BadInput when ids or classes do not fit the dataset's.
@@ -123,7 +128,7 @@ def prepare_ingest(flow: str, parameters: IngestParameters, listing: Listing, fo
 
 
 def _plan(
-    parameters: IngestParameters,
+    parameters: IngestSettings,
     files: Sequence[ListedFile],
     labels: Sequence[int | None],
     rows: pa.Table,
@@ -155,7 +160,7 @@ def parts_of_split(latest: Version | None, rows: pa.Table, split: str) -> Iterat
 
 
 def _cut(
-    parameters: IngestParameters,
+    parameters: IngestSettings,
     plan: IngestPlan,
     older: Sequence[tuple[Part, list[str]]],
     known: dict[str, tuple[ListedFile, int | None]],

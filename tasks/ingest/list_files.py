@@ -44,7 +44,7 @@ KIND_REASONS = {
         "encrypted, sparse or compressed in a way that is not read",
     ),
     FileKind.BROKEN_LINK: (Reason.BROKEN_LINK, "a link that leads nowhere"),
-    FileKind.MISSING: (Reason.MISSING, "gone while the folder was listed"),
+    FileKind.MISSING: (Reason.MISSING, "listed, but not there"),
     FileKind.NOT_A_FILE: (Reason.NOT_A_FILE, "expected a regular file, got a pipe, a socket or a device"),
     FileKind.LOOP: (Reason.NOT_A_FILE, "a link back to a folder above it"),
     FileKind.UNREADABLE: (Reason.UNREADABLE, "the file cannot be read"),
