@@ -16,6 +16,7 @@ from labelmill.schemas.parameters import (
     IngestFolderParameters,
     IngestImagenetParameters,
     RelabelParameters,
+    RenameParameters,
 )
 
 
@@ -49,4 +50,5 @@ FLOWS = {
     "export-label-maps": FlowEntry(
         parameters=ExportLabelMapsParameters, module="labelmill.flows.label_map_files", function="export_label_maps"
     ),
+    "rename": FlowEntry(parameters=RenameParameters, module="labelmill.flows.rename", function="rename"),
 }

@@ -11,7 +11,7 @@ class Outcome(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     title: str
-    table: str
+    table: str = Field(description="what was made, empty where it is no table")
     version: int | None = Field(description="None while other shares of the run are to be done")
     images: int = Field(description="rows of the version, of the split for an ingest, of the share without a version")
     done: int

@@ -15,6 +15,7 @@ from labelmill.schemas.parameters import (
     IngestImagenetParameters,
     IngestParameters,
     RelabelParameters,
+    RenameParameters,
     TeacherParameters,
 )
 from labelmill.tasks.ingest.list_files import is_text
@@ -42,11 +43,26 @@ def check_parameters(parameters: FlowParameters) -> None:
         check_import(parameters)
     if isinstance(parameters, ExportLabelMapsParameters):
         check_export(parameters)
+    if isinstance(parameters, RenameParameters):
+        _check_rename(parameters)
 
 
 def _check_runner(runner: str) -> None:
     if runner != "threads" and find_spec(f"prefect_{runner}") is None:
         raise BadInput(f"runner: {runner} is not installed: pip install 'labelmill[{runner}]'")
+
+
+def _check_rename(parameters: RenameParameters) -> None:
+    if parameters.undo is not None and not os.path.isfile(parameters.undo):
+        raise BadInput(f"undo: no such journal: {parameters.undo}")
+    if parameters.undo is None and parameters.source is None:
+        raise BadInput("source: expected the folder whose files to rename, or --undo with a journal")
+    if parameters.source is not None:
+        if not os.path.isdir(parameters.source):
+            raise BadInput(f"source: no such folder: {parameters.source}")
+        check_writable("source", Path(parameters.source))
+    if parameters.undo is None and not parameters.dry_run:
+        check_writable("journal", Path(parameters.journal or str(parameters.source)).parent)
 
 
 def _check_ingest(parameters: IngestParameters) -> None:

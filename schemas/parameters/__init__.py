@@ -19,6 +19,7 @@ from labelmill.schemas.parameters.fields import (
 from labelmill.schemas.parameters.ingest import IngestFolderParameters, IngestImagenetParameters, IngestParameters
 from labelmill.schemas.parameters.label_map_files import ExportLabelMapsParameters, ImportLabelMapsParameters
 from labelmill.schemas.parameters.relabel import ImagenetPipelineParameters, RelabelParameters, TeacherParameters
+from labelmill.schemas.parameters.rename import RenameParameters
 
 __all__ = [
     "FILE_BYTES_MAX",
@@ -36,6 +37,7 @@ __all__ = [
     "LocalPath",
     "Location",
     "RelabelParameters",
+    "RenameParameters",
     "Share",
     "TableName",
     "TeacherParameters",
