@@ -17,6 +17,7 @@ from labelmill.schemas.parameters import (
     IngestImagenetParameters,
     RelabelParameters,
     RenameParameters,
+    StatisticsParameters,
 )
 
 
@@ -51,4 +52,7 @@ FLOWS = {
         parameters=ExportLabelMapsParameters, module="labelmill.flows.label_map_files", function="export_label_maps"
     ),
     "rename": FlowEntry(parameters=RenameParameters, module="labelmill.flows.rename", function="rename"),
+    "statistics": FlowEntry(
+        parameters=StatisticsParameters, module="labelmill.flows.statistics", function="statistics"
+    ),
 }

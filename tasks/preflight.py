@@ -16,6 +16,7 @@ from labelmill.schemas.parameters import (
     IngestParameters,
     RelabelParameters,
     RenameParameters,
+    StatisticsParameters,
     TeacherParameters,
 )
 from labelmill.tasks.ingest.list_files import is_text
@@ -33,7 +34,7 @@ def check_parameters(parameters: FlowParameters) -> None:
             raise BadInput(f"{name}: expected valid UTF-8, got {os.fsencode(value)!r}")
     if isinstance(parameters, IngestParameters):
         _check_ingest(parameters)
-    if isinstance(parameters, RelabelParameters):
+    if isinstance(parameters, RelabelParameters | StatisticsParameters):
         open_store(parameters.store).table(f"{parameters.dataset}.images").version(parameters.images_version)
     if isinstance(parameters, TeacherParameters):
         _check_runner(parameters.runner)

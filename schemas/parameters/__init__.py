@@ -20,6 +20,7 @@ from labelmill.schemas.parameters.ingest import IngestFolderParameters, IngestIm
 from labelmill.schemas.parameters.label_map_files import ExportLabelMapsParameters, ImportLabelMapsParameters
 from labelmill.schemas.parameters.relabel import ImagenetPipelineParameters, RelabelParameters, TeacherParameters
 from labelmill.schemas.parameters.rename import RenameParameters
+from labelmill.schemas.parameters.statistics import StatisticsParameters
 
 __all__ = [
     "FILE_BYTES_MAX",
@@ -39,6 +40,7 @@ __all__ = [
     "RelabelParameters",
     "RenameParameters",
     "Share",
+    "StatisticsParameters",
     "TableName",
     "TeacherParameters",
     "WeightsName",

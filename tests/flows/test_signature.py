@@ -14,6 +14,7 @@ GIVEN = {
     "imagenet-pipeline": {"source": "/i", "store": "/s", "teacher": "resnet18"},
     "import-label-maps": {"source": "/m", "store": "/s", "dataset": "imagenet", "teacher": "l2"},
     "export-label-maps": {"store": "/s", "table": "imagenet.label_maps", "out": "/o"},
+    "statistics": {"store": "/s", "dataset": "pets"},
     "rename": {"source": "/i"},
 }
 
