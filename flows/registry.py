@@ -9,7 +9,10 @@ from typing import cast
 
 from labelmill.schemas.outcomes import Outcome
 from labelmill.schemas.parameters import (
+    DomainsParameters,
+    EpisodesParameters,
     ExportLabelMapsParameters,
+    FindLeaksParameters,
     FlowParameters,
     ImagenetPipelineParameters,
     ImportLabelMapsParameters,
@@ -17,6 +20,7 @@ from labelmill.schemas.parameters import (
     IngestImagenetParameters,
     RelabelParameters,
     RenameParameters,
+    SplitParameters,
     StatisticsParameters,
 )
 
@@ -52,6 +56,10 @@ FLOWS = {
         parameters=ExportLabelMapsParameters, module="labelmill.flows.label_map_files", function="export_label_maps"
     ),
     "rename": FlowEntry(parameters=RenameParameters, module="labelmill.flows.rename", function="rename"),
+    "split": FlowEntry(parameters=SplitParameters, module="labelmill.flows.splits", function="split"),
+    "episodes": FlowEntry(parameters=EpisodesParameters, module="labelmill.flows.splits", function="episodes"),
+    "domains": FlowEntry(parameters=DomainsParameters, module="labelmill.flows.splits", function="domains"),
+    "find-leaks": FlowEntry(parameters=FindLeaksParameters, module="labelmill.flows.splits", function="find_leaks"),
     "statistics": FlowEntry(
         parameters=StatisticsParameters, module="labelmill.flows.statistics", function="statistics"
     ),

@@ -9,7 +9,10 @@ from pathlib import Path
 from labelmill.schemas.errors import BadInput
 from labelmill.schemas.locations import is_object_url
 from labelmill.schemas.parameters import (
+    DivideParameters,
+    DomainsParameters,
     ExportLabelMapsParameters,
+    FindLeaksParameters,
     FlowParameters,
     ImportLabelMapsParameters,
     IngestImagenetParameters,
@@ -34,8 +37,13 @@ def check_parameters(parameters: FlowParameters) -> None:
             raise BadInput(f"{name}: expected valid UTF-8, got {os.fsencode(value)!r}")
     if isinstance(parameters, IngestParameters):
         _check_ingest(parameters)
-    if isinstance(parameters, RelabelParameters | StatisticsParameters):
+    if isinstance(parameters, RelabelParameters | StatisticsParameters | DivideParameters):
         open_store(parameters.store).table(f"{parameters.dataset}.images").version(parameters.images_version)
+    if isinstance(parameters, DomainsParameters):
+        open_store(parameters.store).table(f"{parameters.other}.images").version()
+    if isinstance(parameters, FindLeaksParameters):
+        for name in parameters.tables.split(","):
+            open_store(parameters.store).table(name.strip()).version()
     if isinstance(parameters, TeacherParameters):
         _check_runner(parameters.runner)
         if not parameters.weights.startswith(_NO_FILE) and not os.path.isfile(parameters.weights):

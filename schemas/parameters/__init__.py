@@ -20,6 +20,13 @@ from labelmill.schemas.parameters.ingest import IngestFolderParameters, IngestIm
 from labelmill.schemas.parameters.label_map_files import ExportLabelMapsParameters, ImportLabelMapsParameters
 from labelmill.schemas.parameters.relabel import ImagenetPipelineParameters, RelabelParameters, TeacherParameters
 from labelmill.schemas.parameters.rename import RenameParameters
+from labelmill.schemas.parameters.splits import (
+    DivideParameters,
+    DomainsParameters,
+    EpisodesParameters,
+    FindLeaksParameters,
+    SplitParameters,
+)
 from labelmill.schemas.parameters.statistics import StatisticsParameters
 
 __all__ = [
@@ -27,7 +34,11 @@ __all__ = [
     "PIXELS_MAX",
     "DemoParameters",
     "Device",
+    "DivideParameters",
+    "DomainsParameters",
+    "EpisodesParameters",
     "ExportLabelMapsParameters",
+    "FindLeaksParameters",
     "FlowParameters",
     "ImagenetPipelineParameters",
     "ImportLabelMapsParameters",
@@ -40,6 +51,7 @@ __all__ = [
     "RelabelParameters",
     "RenameParameters",
     "Share",
+    "SplitParameters",
     "StatisticsParameters",
     "TableName",
     "TeacherParameters",

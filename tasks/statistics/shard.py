@@ -101,7 +101,7 @@ def _count_batch(rows: Sequence[dict[str, Any]], roots: Mapping[str, str], max_p
         except RejectedImage as rejected:
             tallies[split, label, Status.REJECTED.value, rejected.reason.value].images += 1
             continue
-        group = (split, label, Status.DONE.value, None)
+        group: Group = (split, label, Status.DONE.value, None)
         tallies[group].images += 1
         tallies[group].pixels += pixels.size // 3
         waiting[group].append(pixels)
@@ -128,7 +128,7 @@ def build_rows(tallies: Mapping[Group, Tally]) -> pa.Table:
         split, label, status, reason = group
         tally = tallies[group]
         counts = tally.counts.reshape(3, 256).tolist() if status == Status.DONE else [None] * 3
-        row = {"split": split, "label": label, "status": status, "reason": reason}
-        row |= {"images": tally.images, "pixels": tally.pixels, **dict(zip(CHANNELS, counts, strict=True))}
-        rows.append(row)
+        row: dict[str, object] = {"split": split, "label": label, "status": status, "reason": reason}
+        row |= {"images": tally.images, "pixels": tally.pixels}
+        rows.append(row | dict(zip(CHANNELS, counts, strict=True)))
     return pa.Table.from_pylist(rows, schema=STATISTICS_SCHEMA)
