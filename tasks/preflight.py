@@ -79,6 +79,9 @@ def _check_ingest(parameters: IngestParameters) -> None:
     devkit = parameters.devkit if isinstance(parameters, IngestImagenetParameters) else None
     if devkit is not None and not os.path.isdir(devkit):
         raise BadInput(f"devkit: no such folder: {devkit}")
+    real = parameters.real if isinstance(parameters, IngestImagenetParameters) else None
+    if real is not None and (devkit is None or not os.path.isfile(real)):
+        raise BadInput(f"real: no such file: {real}" if devkit else "real: needs --devkit, whose classes it counts in")
     if is_object_url(parameters.store):
         open_store(parameters.store, create=True)
     else:

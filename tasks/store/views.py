@@ -11,15 +11,17 @@ from labelmill.schemas.errors import BadInput
 from labelmill.schemas.label_maps import MAP_COLUMNS, LabelMapMetadata
 from labelmill.schemas.statistics import CHANNELS
 from labelmill.schemas.versions import Version
+from labelmill.tasks.store.metrics import metric_statements
 from labelmill.tasks.store.store import Store
 from labelmill.tasks.store.table import Table
 
 
 def view_statements(store: Store) -> Iterator[str]:
-    """Yield the statements that make all views, without semicolons; paths are absolute.
+    """Yield the statements that make all views and macros, without semicolons; paths are absolute.
 
     `row` is 0…n−1 in the order of the version's parts, which DuckDB tells apart by `file_index`.
     """
+    yield from metric_statements()
     for dataset in sorted({name.partition(".")[0] for name in store.tables()}):
         yield f'CREATE SCHEMA IF NOT EXISTS "{dataset}"'
     for name in store.tables():
