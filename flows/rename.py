@@ -62,12 +62,12 @@ def _describe(parameters: RenameParameters, renamed: Renamed, seconds: float) ->
 
 
 def _list_moves(renamed: Renamed) -> dict[str, str]:
-    shown = {_show(move.before): f"→ {_show(move.after)}" for move in renamed.moves[:NAMES_SHOWN]}
+    shown = {f"  {_show(move.before)}": f"→ {_show(move.after)}" for move in renamed.moves[:NAMES_SHOWN]}
     rest = len(renamed.moves) - len(shown)
     return {
         "would be renamed": f"{len(renamed.moves):,}",
         **shown,
-        **({"…": f"and {rest:,} more"} if rest > 0 else {}),
+        **({"  …": f"and {rest:,} more"} if rest > 0 else {}),
     }
 
 
