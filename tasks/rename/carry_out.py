@@ -45,10 +45,12 @@ def carry_out(
     with _open_folder(root) as folder:
         waiting = _find_waiting(journal, folder, undo=undo, fresh=fresh, report=report)
         _make_folders(folder, {target.rpartition("/")[0] for _, _, target in waiting})
+        rename = open_rename(folder)
+        rest = _rename_free(waiting, rename, report, on_done, ignores_case=journal.header.ignores_case)
         steps = order_steps(
-            waiting, detour=lambda file: detour_name(journal, file), ignores_case=journal.header.ignores_case
+            rest, detour=lambda file: detour_name(journal, file), ignores_case=journal.header.ignores_case
         )
-        _take_steps(steps, waiting, open_rename(folder), report, on_done)
+        _take_steps(steps, rest, rename, report, on_done)
         if undo:
             for text in sorted(journal.header.folders, reverse=True):
                 with contextlib.suppress(OSError):  # others have put something in it
@@ -118,6 +120,39 @@ def _make_folders(folder: int, wanted: set[str]) -> None:
                 os.mkdir("/".join(parts[:depth]), dir_fd=folder)
 
 
+def _rename_free(
+    waiting: Sequence[tuple[int, str, str]],
+    rename: RenameCall,
+    report: Report,
+    on_done: Callable[[int], None],
+    *,
+    ignores_case: bool,
+) -> list[tuple[int, str, str]]:
+    """Rename the files whose new name no other has, in a loop as short as a bare one; return the others."""
+    if ignores_case:
+        return list(waiting)
+    sources = {source for _, source, _ in waiting}
+    rest = []
+    for start in range(0, len(waiting), STEPS_AT_ONCE):
+        check_stop()
+        before = report.moved
+        for move in waiting[start : start + STEPS_AT_ONCE]:
+            _, source, target = move
+            if target in sources or (len(source) == len(target) and source.casefold() == target.casefold()):
+                rest.append(move)
+                continue
+            try:
+                rename(source.encode("utf-8", "surrogateescape"), target.encode("utf-8", "surrogateescape"))
+            except FileNotFoundError:
+                report.vanished.append(source)
+            except (FileExistsError, NotADirectoryError):
+                _give_way(source, target, source, rename, report)
+            else:
+                report.moved += 1
+        on_done(report.moved - before)
+    return rest
+
+
 def _take_steps(
     steps: Iterator[Step],
     waiting: Sequence[tuple[int, str, str]],
@@ -126,7 +161,7 @@ def _take_steps(
     on_done: Callable[[int], None],
 ) -> None:
     lost: set[int] = set()
-    told = 0
+    told = report.moved
     for count, (file, source, target, last) in enumerate(steps):
         if count % STEPS_AT_ONCE == 0:
             check_stop()

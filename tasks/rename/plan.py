@@ -42,17 +42,17 @@ def make_moves(
     numbers: dict[str, int] = {}
     planned: list[Move] = []
     index = first
+    fields: dict[str, object] = {}
     for path, inode in names.files:
         if needs_content and path not in (contents or {}):
             planned.append(Move(path, path, inode))
             continue
         folder, _, name = path.rpartition("/")
-        stem, ext = posixpath.splitext(name)
+        stem, dot, suffix = name.rpartition(".")  # no name begins with a dot: hidden files are left alone
         label = folder.partition("/")[0]
         number = numbers.get(label, first)
-        fields = {
-            "index": index, "number": number, "stem": stem, "ext": ext, "name": name, "class": label, "folder": folder,
-        }  # fmt: skip
+        fields["index"], fields["number"], fields["name"], fields["class"] = index, number, name, label
+        fields["stem"], fields["ext"], fields["folder"] = stem or name, dot + suffix if dot else "", folder
         if contents and needs_content:
             fields["hash"], fields["bytes"] = contents[path]
         planned.append(Move(path, make_path(folder, template.format_map(fields)), inode))
@@ -66,7 +66,7 @@ def _refuse_collisions(planned: Sequence[Move], names: Names) -> None:
     fold = str.casefold if names.ignores_case else str
     taken = {fold(path) for path in names.others}
     after = {fold(move.after) for move in planned}
-    folders = {fold(above) for folder in {posixpath.dirname(path) for path in after} for above in _with_above(folder)}
+    folders = {above for folder in {path.rpartition("/")[0] for path in after} for above in _with_above(folder)}
     files = after.union(fold(path) for path, _ in names.files) if folders else set()
     if len(after) < len(planned) or not taken.isdisjoint(after) or not folders.isdisjoint(files):
         clashes = [*_name_clashes(planned, taken, fold)]

