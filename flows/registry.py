@@ -9,9 +9,12 @@ from typing import cast
 
 from labelmill.schemas.outcomes import Outcome
 from labelmill.schemas.parameters import (
+    DomainsParameters,
+    EpisodesParameters,
     ExportLabelMapsParameters,
     ExportParameters,
     ExtractParameters,
+    FindLeaksParameters,
     FlowParameters,
     ImagenetPipelineParameters,
     ImportLabelMapsParameters,
@@ -25,6 +28,9 @@ from labelmill.schemas.parameters import (
     IngestVocParameters,
     IngestYoloParameters,
     RelabelParameters,
+    RenameParameters,
+    SplitParameters,
+    StatisticsParameters,
 )
 
 
@@ -75,4 +81,12 @@ FLOWS = {
         parameters=ExportLabelMapsParameters, module="labelmill.flows.label_map_files", function="export_label_maps"
     ),
     "export": FlowEntry(parameters=ExportParameters, module="labelmill.flows.export", function="export"),
+    "rename": FlowEntry(parameters=RenameParameters, module="labelmill.flows.rename", function="rename"),
+    "split": FlowEntry(parameters=SplitParameters, module="labelmill.flows.splits", function="split"),
+    "episodes": FlowEntry(parameters=EpisodesParameters, module="labelmill.flows.splits", function="episodes"),
+    "domains": FlowEntry(parameters=DomainsParameters, module="labelmill.flows.splits", function="domains"),
+    "find-leaks": FlowEntry(parameters=FindLeaksParameters, module="labelmill.flows.splits", function="find_leaks"),
+    "statistics": FlowEntry(
+        parameters=StatisticsParameters, module="labelmill.flows.statistics", function="statistics"
+    ),
 }

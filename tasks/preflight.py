@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
+from types import UnionType
+from typing import Any
 
 from labelmill.schemas.errors import BadInput
 from labelmill.schemas.locations import is_object_url
 from labelmill.schemas.parameters import (
+    DivideParameters,
+    DomainsParameters,
     ExportLabelMapsParameters,
     ExtractParameters,
+    FindLeaksParameters,
     FlowParameters,
     ImportLabelMapsParameters,
     IngestCifarParameters,
@@ -20,6 +26,8 @@ from labelmill.schemas.parameters import (
     IngestSettings,
     IngestSvhnParameters,
     RelabelParameters,
+    RenameParameters,
+    StatisticsParameters,
     TeacherParameters,
 )
 from labelmill.tasks.boxes.preflight import check_annotated
@@ -39,26 +47,47 @@ def check_parameters(parameters: FlowParameters) -> None:
     for name, value in parameters:
         if isinstance(value, str) and not is_text(value):  # no version file could hold it
             raise BadInput(f"{name}: expected valid UTF-8, got {os.fsencode(value)!r}")
-    if isinstance(parameters, IngestSettings):
-        _check_ingest(parameters)
-    if isinstance(parameters, ExtractParameters):
-        _check_archive(parameters.source)
-        check_writable("out", Path(parameters.out))
-    if isinstance(parameters, RelabelParameters):
-        open_store(parameters.store).table(f"{parameters.dataset}.images").version(parameters.images_version)
-    if isinstance(parameters, TeacherParameters):
-        _check_runner(parameters.runner)
-        if not parameters.weights.startswith(_NO_FILE) and not os.path.isfile(parameters.weights):
-            raise BadInput(f"weights: no such file: {parameters.weights}; or give package:NAME or pretrained")
-    if isinstance(parameters, ImportLabelMapsParameters):
-        check_import(parameters)
-    if isinstance(parameters, ExportLabelMapsParameters):
-        check_export(parameters)
+    for kinds, check in _CHECKS:
+        if isinstance(parameters, kinds):
+            check(parameters)
+
+
+def _check_images(parameters: RelabelParameters | StatisticsParameters | DivideParameters) -> None:
+    open_store(parameters.store).table(f"{parameters.dataset}.images").version(parameters.images_version)
+
+
+def _check_tables(parameters: FindLeaksParameters) -> None:
+    for name in parameters.tables.split(","):
+        open_store(parameters.store).table(name.strip()).version()
+
+
+def _check_teacher(parameters: TeacherParameters) -> None:
+    _check_runner(parameters.runner)
+    if not parameters.weights.startswith(_NO_FILE) and not os.path.isfile(parameters.weights):
+        raise BadInput(f"weights: no such file: {parameters.weights}; or give package:NAME or pretrained")
+
+
+def _check_extract(parameters: ExtractParameters) -> None:
+    _check_archive(parameters.source)
+    check_writable("out", Path(parameters.out))
 
 
 def _check_runner(runner: str) -> None:
     if runner != "threads" and find_spec(f"prefect_{runner}") is None:
         raise BadInput(f"runner: {runner} is not installed: pip install 'labelmill[{runner}]'")
+
+
+def _check_rename(parameters: RenameParameters) -> None:
+    if parameters.undo is not None and not os.path.isfile(parameters.undo):
+        raise BadInput(f"undo: no such journal: {parameters.undo}")
+    if parameters.undo is None and parameters.source is None:
+        raise BadInput("source: expected the folder whose files to rename, or --undo with a journal")
+    if parameters.source is not None:
+        if not os.path.isdir(parameters.source):
+            raise BadInput(f"source: no such folder: {parameters.source}")
+        check_writable("source", Path(parameters.source))
+    if parameters.undo is None and not parameters.dry_run:
+        check_writable("journal", Path(parameters.journal or str(parameters.source)).parent)
 
 
 def _check_ingest(parameters: IngestSettings) -> None:
@@ -76,6 +105,9 @@ def _check_ingest(parameters: IngestSettings) -> None:
     devkit = parameters.devkit if isinstance(parameters, IngestImagenetParameters) else None
     if devkit is not None and not os.path.isdir(devkit):
         raise BadInput(f"devkit: no such folder: {devkit}")
+    real = parameters.real if isinstance(parameters, IngestImagenetParameters) else None
+    if real is not None and (devkit is None or not os.path.isfile(real)):
+        raise BadInput(f"real: no such file: {real}" if devkit else "real: needs --devkit, whose classes it counts in")
     if is_object_url(parameters.store):
         open_store(parameters.store, create=True)
     else:
@@ -120,3 +152,17 @@ def refuse_store_in_source(folder: str | Path, root: str) -> None:
         below = Path(os.path.realpath(folder)).is_relative_to(os.path.realpath(root))
     if below:
         raise BadInput(f"store: {folder} lies below the images in {root} and would be ingested too; choose another")
+
+
+_CHECKS: tuple[tuple[type | UnionType, Callable[[Any], None]], ...] = (
+    (IngestSettings, _check_ingest),
+    (ExtractParameters, _check_extract),
+    (RelabelParameters | StatisticsParameters | DivideParameters, _check_images),
+    (DomainsParameters, lambda given: open_store(given.store).table(f"{given.other}.images").version()),
+    (FindLeaksParameters, _check_tables),
+    (TeacherParameters, _check_teacher),
+    (ImportLabelMapsParameters, check_import),
+    (ExportLabelMapsParameters, check_export),
+    (RenameParameters, _check_rename),
+)
+"""Each of them looks at the parameters that are of its kind."""

@@ -34,7 +34,16 @@ from labelmill.schemas.parameters.ingest import (
 from labelmill.schemas.parameters.label_map_files import ExportLabelMapsParameters, ImportLabelMapsParameters
 from labelmill.schemas.parameters.lsun import SPLIT_BY_NAME, IngestLsunParameters
 from labelmill.schemas.parameters.relabel import ImagenetPipelineParameters, RelabelParameters, TeacherParameters
+from labelmill.schemas.parameters.rename import RenameParameters
 from labelmill.schemas.parameters.small_images import IngestCifarParameters, IngestSvhnParameters
+from labelmill.schemas.parameters.splits import (
+    DivideParameters,
+    DomainsParameters,
+    EpisodesParameters,
+    FindLeaksParameters,
+    SplitParameters,
+)
+from labelmill.schemas.parameters.statistics import StatisticsParameters
 
 __all__ = [
     "FILE_BYTES_MAX",
@@ -42,9 +51,13 @@ __all__ = [
     "SPLIT_BY_NAME",
     "DemoParameters",
     "Device",
+    "DivideParameters",
+    "DomainsParameters",
+    "EpisodesParameters",
     "ExportLabelMapsParameters",
     "ExportParameters",
     "ExtractParameters",
+    "FindLeaksParameters",
     "FlowParameters",
     "ImagenetPipelineParameters",
     "ImportLabelMapsParameters",
@@ -64,7 +77,10 @@ __all__ = [
     "LocalPath",
     "Location",
     "RelabelParameters",
+    "RenameParameters",
     "Share",
+    "SplitParameters",
+    "StatisticsParameters",
     "TableName",
     "TeacherParameters",
     "WeightsName",

@@ -54,3 +54,7 @@ class IngestImagenetParameters(IngestParameters):
         description="folder with the devkit's meta.mat and ILSVRC2012_validation_ground_truth.txt; needed for a flat "
         "validation folder; with a tree, its 1000 classes become the dataset's class list",
     )
+    real: LocalPath | None = Field(
+        None,
+        description="real.json of ReaL: all classes of each validation image, into the column labels; needs the devkit",
+    )

@@ -44,6 +44,16 @@ def decode_array(data: bytes, *, max_pixels: int, at_least: tuple[int, int] | No
     return np.array(decode_header(header, at_least=at_least))  # a copy: torch wants it writable
 
 
+def decode_ingested(data: bytes, *, format: str | None, mode: str | None, max_pixels: int) -> Pixels:
+    """Decode an image whose facts are known to (H, W, 3) uint8: plain JPEGs without Pillow's look at the header."""
+    if format == "jpeg" and mode == "RGB" and simplejpeg_decodes_alike():
+        try:
+            return _decode_by_simplejpeg(data)
+        except ValueError:
+            pass  # as in decode_array
+    return decode_array(data, max_pixels=max_pixels)
+
+
 def _open_accepted(data: bytes, max_pixels: int) -> Header:
     header = open_image(data, max_pixels=max_pixels)
     if header.rejection is not None:

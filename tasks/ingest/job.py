@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -33,6 +33,7 @@ from labelmill.tasks.ingest.plan import (
     refuse_shared_ids,
     settle_labels,
 )
+from labelmill.tasks.ingest.real import read_real
 from labelmill.tasks.ingest.rows import RowSettings, build_rows
 from labelmill.tasks.ingest.sources import Listing, holds_files, list_source
 from labelmill.tasks.lineage import make_lineage
@@ -78,7 +79,10 @@ def prepare_imagenet(parameters: IngestImagenetParameters) -> IngestRun:
     """List ImageNet's files and find out what is new; raise BadInput when the source is not what was expected."""
     devkit = read_devkit(parameters.devkit) if parameters.devkit else None
     listing = _list(parameters, find_imagenet_root(parameters.source, parameters.split))
-    return prepare_ingest("ingest-imagenet", parameters, listing, label_imagenet(listing.files, devkit=devkit))
+    labels = label_imagenet(listing.files, devkit=devkit)
+    if parameters.real:
+        labels = replace(labels, several=read_real(parameters.real, listing.files, devkit))
+    return prepare_ingest("ingest-imagenet", parameters, listing, labels)
 
 
 def prepare_folder(parameters: IngestFolderParameters) -> IngestRun:
