@@ -154,7 +154,7 @@ def refuse_store_in_source(folder: str | Path, root: str) -> None:
         raise BadInput(f"store: {folder} lies below the images in {root} and would be ingested too; choose another")
 
 
-_CHECKS: tuple[tuple[type | UnionType, Callable[[Any], None]], ...] = (
+_CHECKS: tuple[tuple[type | UnionType, Callable[[Any], object]], ...] = (
     (IngestSettings, _check_ingest),
     (ExtractParameters, _check_extract),
     (RelabelParameters | StatisticsParameters | DivideParameters, _check_images),
