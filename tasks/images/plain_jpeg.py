@@ -11,7 +11,7 @@ _MODES = {1: "L", 3: "RGB"}
 _TABLE_BYTES = 65  # of a quantisation table of 8 bits, with its number
 _SOF, _DQT, _SOS, _EXIF = frozenset({0xC0, 0xC1, 0xC2}), 0xDB, 0xDA, 0xE1
 _PLAIN = frozenset({0xE0, 0xEE, 0xFE, 0xC4, 0xDD})
-"""JFIF, Adobe, comment, Huffman tables, restarts: nothing in them matters here; the rest is left to Pillow."""
+"""JFIF, Adobe, comment, Huffman tables, restarts: nothing in them matters here. All others are left to Pillow."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -151,6 +151,8 @@ def _explain(entry: os.DirEntry[str], error: OSError) -> FileKind:
 
 def is_text(path: str) -> bool:
     """Tell whether a path is valid UTF-8, which ids and uris must be."""
+    if path.isascii():
+        return True
     try:
         path.encode()
     except UnicodeEncodeError:
