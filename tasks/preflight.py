@@ -10,6 +10,7 @@ from labelmill.schemas.errors import BadInput
 from labelmill.schemas.locations import is_object_url
 from labelmill.schemas.parameters import (
     ExportLabelMapsParameters,
+    ExportParameters,
     FlowParameters,
     ImportLabelMapsParameters,
     IngestImagenetParameters,
@@ -19,6 +20,7 @@ from labelmill.schemas.parameters import (
     TeacherParameters,
 )
 from labelmill.tasks.boxes.preflight import check_annotated
+from labelmill.tasks.export.preflight import check_dataset
 from labelmill.tasks.ingest.list_files import is_text
 from labelmill.tasks.ingest.sources import holds_files, is_archive
 from labelmill.tasks.label_map_files.preflight import check_export, check_import, check_writable
@@ -44,6 +46,8 @@ def check_parameters(parameters: FlowParameters) -> None:
         check_import(parameters)
     if isinstance(parameters, ExportLabelMapsParameters):
         check_export(parameters)
+    if isinstance(parameters, ExportParameters):
+        check_dataset(parameters)
 
 
 def _check_runner(runner: str) -> None:
