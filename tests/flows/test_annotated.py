@@ -39,7 +39,13 @@ def test_run_ingest_coco_then_exports_then_ingest_yolo(prefect_server, run, coco
         "run", "ingest-yolo", "--source", coco / "yolo", "--store", coco / "store", "--dataset", "again"
     )
     assert code == 0, err
-    code, out, _ = run("sql", coco / "store", "SELECT image_id, round(x1, 9), round(x2, 9), class_id FROM again.boxes", "--format", "csv")
+    code, out, _ = run(
+        "sql",
+        coco / "store",
+        "SELECT image_id, round(x1, 9), round(x2, 9), class_id FROM again.boxes",
+        "--format",
+        "csv",
+    )
     assert out.splitlines()[1:] == ["1.jpg,1.0,5.0,0"]
 
 
