@@ -15,6 +15,7 @@ from labelmill.schemas.parameters import (
     DivideParameters,
     DomainsParameters,
     ExportLabelMapsParameters,
+    ExportParameters,
     ExtractParameters,
     FindLeaksParameters,
     FlowParameters,
@@ -32,6 +33,7 @@ from labelmill.schemas.parameters import (
 )
 from labelmill.tasks.boxes.preflight import check_annotated
 from labelmill.tasks.cifar.files import choose_files, find_cifar_files
+from labelmill.tasks.export.preflight import check_dataset
 from labelmill.tasks.ingest.list_files import is_text
 from labelmill.tasks.ingest.sources import holds_files, is_archive
 from labelmill.tasks.label_map_files.preflight import check_export, check_import, check_writable
@@ -163,6 +165,7 @@ _CHECKS: tuple[tuple[type | UnionType, Callable[[Any], object]], ...] = (
     (TeacherParameters, _check_teacher),
     (ImportLabelMapsParameters, check_import),
     (ExportLabelMapsParameters, check_export),
+    (ExportParameters, check_dataset),
     (RenameParameters, _check_rename),
 )
 """Each of them looks at the parameters that are of its kind."""

@@ -98,7 +98,7 @@ def _take_usual(items: list[Any], images: _Places, classes: _Places) -> RawBoxes
         xyxy=np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], axis=1),
         areas=numbers["area"],
         crowds=pa.array(columns["iscrowd"], pa.int8()).cast(pa.bool_()),
-        segmentations=[_dump_segmentation(item["segmentation"], plain=True) for item in items],
+        segmentations=_join_segmentations([item["segmentation"] for item in items]),
         source_boxes=xywh,
         source_ids=numbers["id"],
         source_image_ids=numbers["image_id"],
@@ -127,6 +127,11 @@ def _add(raw: RawBoxes, item: dict[str, Any], images: _Places, classes: _Places,
     raw.source_ids.append(take_int(item, "id"))
     raw.source_image_ids.append(take_int(item, "image_id"))
     raw.extras.append(dump_rest(item, plain=plain))
+
+
+def _join_segmentations(values: list[Any]) -> pa.Array:
+    texts = [value if type(value) is bytes else dump_json(value, plain=True).encode() for value in values]
+    return pa.array(texts, pa.binary()).cast(pa.string())
 
 
 def _dump_segmentation(value: object, *, plain: bool) -> str:

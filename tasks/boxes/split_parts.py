@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import pyarrow as pa
@@ -32,17 +33,27 @@ def write_split(
     `key` is a digest of all that decides the rows; `count` gives the counts of a part's receipt, `on_done(n)` is called
     with the number of rows done since the last call. Without rows there is one part without rows.
     """
-    receipts = []
-    table.receipts.open_run(key)
-    for number, part in enumerate(_cut(batches, rows, schema)):
+
+    def write(number: int, part: pa.Table) -> Receipt:
         part_key = digest_json([key, schema.to_string(), rows, number])
         receipt = table.receipts.find(part_key, run=key)
         if receipt is None:
             written = table.write_part(part, key=part_key, layout=_LAYOUT)
             receipt = Receipt(key=part_key, run=key, part=written, counts=dict(count(part)))
             table.receipts.write(receipt)
-        receipts.append(receipt)
-        on_done(len(part))
+        return receipt
+
+    table.receipts.open_run(key)
+    receipts: list[Receipt] = []
+    # Compressing a part needs no Python: meanwhile the next one is read.
+    with ThreadPoolExecutor(1, thread_name_prefix="boxes") as writer:
+        waiting: Future[Receipt] | None = None
+        for number, part in enumerate(_cut(batches, rows, schema)):
+            if waiting is not None:
+                receipts.append(waiting.result())
+            waiting = writer.submit(write, number, part)
+            on_done(len(part))
+        receipts += [waiting.result()] if waiting is not None else []
     return receipts
 
 

@@ -11,6 +11,7 @@ from pathlib import PurePosixPath
 
 import numpy as np
 
+from labelmill.schemas.locations import join_location
 from labelmill.schemas.parameters import IngestYoloParameters
 from labelmill.tasks.boxes.build_boxes import UNKNOWN_IMAGE, Floats, RawBoxes
 from labelmill.tasks.boxes.categories import make_class_list, name_categories
@@ -22,6 +23,7 @@ from labelmill.tasks.ingest.job import prepare_ingest
 from labelmill.tasks.ingest.labels import SourceLabels
 from labelmill.tasks.ingest.list_files import as_text
 from labelmill.tasks.ingest.sources import Listing, list_source
+from labelmill.tasks.preflight import refuse_store_in_source
 
 _BOXES_AT_ONCE = 20_000
 
@@ -70,6 +72,7 @@ def parse_line(text: str) -> YoloLine:
 def prepare_yolo(parameters: IngestYoloParameters) -> BoxesRun:
     """Read a split's label files and list its images; raise BadInput when they are not where they should be."""
     layout = find_yolo(parameters.source, parameters.split, parameters.names)
+    refuse_store_in_source(join_location(parameters.store, parameters.dataset), str(layout.images))
     listing = list_source(str(layout.images))
     is_beside = layout.images == layout.labels
     files = [file for file in listing.files if not (is_beside and file.path.lower().endswith((".txt", ".cache")))]

@@ -14,11 +14,12 @@ import pyarrow.compute as pc
 
 from labelmill.schemas.boxes import BoxesMetadata
 from labelmill.schemas.classes import ClassList
-from labelmill.schemas.errors import BadInput, NotInStore
+from labelmill.schemas.errors import BadInput
 from labelmill.schemas.images import Status
 from labelmill.schemas.parameters import ExportParameters
 from labelmill.schemas.versions import Version
 from labelmill.tasks.export.out_folder import claim_folder
+from labelmill.tasks.export.preflight import check_dataset
 from labelmill.tasks.ingest.labels import class_key
 from labelmill.tasks.store import Table, open_store
 
@@ -112,40 +113,22 @@ def prepare_export(parameters: ExportParameters) -> ExportRun:
     Raises NotInStore for a table or version that does not exist, BadInput when there is nothing to write, the format
     needs what the dataset has not, or the folder holds something else.
     """
-    store = open_store(parameters.store)
-    images = store.table(f"{parameters.dataset}.images")
-    images_version = images.version(parameters.images_version)
-    boxes, boxes_version = _find_boxes(store.table(f"{parameters.dataset}.boxes"), parameters)
+    images, images_version, boxes_version = check_dataset(parameters)
+    boxes = open_store(parameters.store).table(f"{parameters.dataset}.boxes") if boxes_version else None
     known = images.read(images_version, ["image_id", "split"])
     splits = sorted(known["split"].unique().to_pylist())
     if parameters.split is not None and parameters.split not in splits:
         raise BadInput(f"split: {parameters.split!r} is not in {images.name}; its splits: {', '.join(splits)}")
     wanted = tuple(splits) if parameters.split is None else (parameters.split,)
     listed = images_version.metadata["classes"]
-    classes = ClassList.model_validate(listed) if listed else None
-    _check_format(parameters, classes, boxes_version)
     claim_folder(Path(parameters.out), _identify(parameters, images_version, boxes_version))
     rows = known.filter(pc.is_in(known["split"], pa.array(wanted)))
     return ExportRun(
         parameters=parameters, images=images, images_version=images_version, boxes=boxes, boxes_version=boxes_version,
-        splits=wanted, selected=_select(known, wanted, parameters), classes=classes, out=Path(parameters.out),
+        splits=wanted, selected=_select(known, wanted, parameters),
+        classes=ClassList.model_validate(listed) if listed else None, out=Path(parameters.out),
         rows=len(rows),
     )  # fmt: skip
-
-
-def _find_boxes(table: Table, parameters: ExportParameters) -> tuple[Table | None, Version | None]:
-    if parameters.boxes_version is None and not table.numbers():
-        return None, None
-    return table, table.version(parameters.boxes_version)
-
-
-def _check_format(parameters: ExportParameters, classes: ClassList | None, boxes: Version | None) -> None:
-    if parameters.format == "yolo" and boxes is None:
-        raise NotInStore(f"{parameters.dataset}.boxes: no such table in this store; YOLO needs boxes")
-    if parameters.format in ("yolo", "imagefolder") and classes is None:
-        raise BadInput(f"format: {parameters.format} needs classes, and dataset {parameters.dataset} has none")
-    if parameters.format in ("yolo", "webdataset", "imagefolder") and parameters.images == "none":
-        raise BadInput(f"images: {parameters.format} is made of images; choose link or copy")
 
 
 def _identify(parameters: ExportParameters, images: Version, boxes: Version | None) -> dict[str, object]:

@@ -39,15 +39,17 @@ def claim_folder(out: Path, identity: dict[str, Any]) -> None:
 
 
 @contextmanager
-def write_whole(path: Path) -> Iterator[IO[str]]:
+def write_whole(path: Path, *, durable: bool = True) -> Iterator[IO[str]]:
     """Yield a stream for a text file that appears at the end, whole; an equal one that is there stays.
 
-    Raises BadInput when there is one with another content.
+    Raises BadInput when there is one with another content. One that is not `durable` may be lost in a power cut:
+    for many small files, waiting for the disk takes longer than all the rest.
     """
     with temporary_beside(path) as temporary:
         with temporary.open("w", encoding="utf-8", newline="") as stream:
             yield stream
-        sync_file(temporary)
+        if durable:
+            sync_file(temporary)
         put_in_place(temporary, path)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -21,7 +22,7 @@ from labelmill.tasks.images.read_bytes import read_bytes
 from labelmill.tasks.images.rejected_image import RejectedImage
 from labelmill.tasks.ingest.rows import THREADS_PER_CORE
 from labelmill.tasks.stop import check_stop
-from labelmill.tasks.store.files import temporary_beside
+from labelmill.tasks.store.files import make_folder, temporary_beside
 
 PlaceImages = Callable[[Sequence[tuple[Row, str]]], list[str | None]]
 
@@ -65,10 +66,10 @@ def open_placing(run: ExportRun) -> Iterator[PlaceImages]:
 
 def _place(run: ExportRun, row: Row, path: str) -> bool | str:
     """Put one image; return whether it was written now, or the reason why it could not be."""
-    if not is_plain_path(path) or "\0" in path:
-        return Reason.BAD_NAME
     target, location = run.out / path, locate(run, row)
     try:
+        if not is_plain_path(path) or "\0" in path:
+            raise RejectedImage(Reason.BAD_NAME, "a name that leads elsewhere")
         _refuse_outside(run.out, target)
         if run.parameters.images == "link" and is_plain_file(location):
             return _link(location, target, row)
@@ -83,6 +84,8 @@ def _place(run: ExportRun, row: Row, path: str) -> bool | str:
     except (NotADirectoryError, FileExistsError):  # a file where another image needs a folder
         return Reason.BAD_NAME
     except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            return Reason.BAD_NAME
         raise BadInput(f"out: {target}: {error.strerror or error}") from error
 
 
@@ -105,8 +108,7 @@ def _link(location: str, target: Path, row: Row) -> bool:
         raise RejectedImage(Reason.MISSING, error.strerror or str(error)) from error
     if (found.st_size, found.st_mtime_ns) != (row["bytes"], row["mtime_ns"]):
         read_image(location, row)
-    with temporary_beside(target):  # makes the folder
-        pass
+    make_folder(target.parent)
     try:
         target.symlink_to(location)
     except FileExistsError:

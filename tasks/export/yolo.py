@@ -55,7 +55,7 @@ def _refuse_shared(taken: dict[str, str], row: Row, path: str) -> None:
 
 
 def _write_labels(run: ExportRun, row: Row, path: str, boxes: BoxesByImage, *, is_yolo: bool) -> None:
-    with write_whole(run.out / path) as stream:
+    with write_whole(run.out / path, durable=False) as stream:
         for box in boxes.of(row["image_id"]):
             line = _line(box, row, is_yolo=is_yolo)
             if isinstance(line, LeftOut):

@@ -189,6 +189,46 @@ def test_ingest_coco_again_makes_no_version_and_another_split_keeps_the_first(da
     assert third.version.metadata["splits"].keys() == {"train", "val"}
 
 
+def test_write_boxes_that_stopped_goes_on_where_it_was(dataset, monkeypatch):
+    from labelmill.tasks.store import Table
+
+    content = coco([box(id=number) for number in range(7)])
+    written = []
+    write_part = Table.write_part
+
+    def count(table, rows, **options):
+        if table.name == "coco.boxes":
+            if len(written) == 2:
+                raise RuntimeError("stopped")
+            written.append(len(rows))
+        return write_part(table, rows, **options)
+
+    monkeypatch.setattr(Table, "write_part", count)
+    with pytest.raises(RuntimeError):
+        dataset.ingest_coco(content, boxes_per_part=2)
+    written.append("again")
+    version = dataset.ingest_coco(content, boxes_per_part=2).version
+    assert written == [2, 2, "again", 2, 1]
+    monkeypatch.undo()
+    whole = Dataset(dataset.images)
+    assert [part.sha256 for part in whole.ingest_coco(content, boxes_per_part=2).version.parts] == [
+        part.sha256 for part in version.parts
+    ]
+
+
+def test_ingest_coco_tables_are_verified_and_read_by_sql(dataset):
+    from labelmill.tasks.store import open_store
+    from labelmill.tasks.store.verify import verify_version
+
+    dataset.ingest_coco(coco([box(), box(id=2, bbox=[1, 1, 0, 0])]))
+    store = open_store(dataset.store)
+    for name in ("coco.images", "coco.boxes", "coco.image_entries"):
+        assert verify_version(store.table(name), 1).problems == ()
+    with store.connect() as sql:
+        query = "SELECT box_id, flags FROM coco.boxes JOIN coco.image_entries USING (image_id, split) WHERE NOT valid"
+        assert sql.execute(query).fetchall() == [(1, ["zero_size"])]
+
+
 def test_ingest_coco_without_annotations_makes_an_empty_table_of_boxes(dataset):
     written = dataset.ingest_coco(coco([]))
     assert (written.version.rows, dataset.rows("boxes")) == (0, [])

@@ -235,6 +235,14 @@ def test_export_that_cannot_be_is_refused(pets, options, error, problem):
         pets.export(**options)
 
 
+def test_export_of_a_name_that_is_too_long_is_counted(dataset):
+    deep = "/".join(["d" * 60] * 4)
+    (dataset.images / deep).mkdir(parents=True)
+    (dataset.images / deep / "a.jpg").write_bytes(make_jpeg())
+    dataset.ingest_table(f"path,label\n{deep}/a.jpg,x\n")
+    assert dataset.export("imagefolder").exported.left_out == {"bad_name": 1}
+
+
 def test_export_coco_of_a_tree_loads_and_numbers_from_one(pets):
     from pycocotools.coco import COCO
 
