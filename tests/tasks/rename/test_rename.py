@@ -1,5 +1,6 @@
 """Any names, any permutation, killed at any step: the files end as planned, or back where they were."""
 
+import errno
 import json
 import os
 import signal
@@ -226,6 +227,52 @@ def test_rename_files_a_name_taken_in_the_middle_of_a_cycle_sends_the_file_back(
     assert report.taken == ["b"]
     assert len(report.stranded) == 1  # its own name is b's now
     assert files_of(root) == {"a": "b", "b": "intruder", report.stranded[0]: "a"}
+
+
+@pytest.mark.parametrize("mapping", [{"a": "x", "b": "y"}, {"a": "b", "b": "a"}], ids=["free", "cycle"])
+def test_carry_out_what_the_system_refuses_is_told_and_the_others_go_on(tmp_path, monkeypatch, mapping):
+    root = make(tmp_path / "files", [*mapping, "other"])
+    journal = journal_of(tmp_path, root, {**mapping, "other": "renamed"})
+    opened = carrying.open_rename
+
+    def open_rename(folder):
+        rename = opened(folder)
+
+        def refuse(source, target):
+            if target == mapping["a"].encode():
+                raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
+            rename(source, target)
+
+        return refuse
+
+    monkeypatch.setattr(carrying, "open_rename", open_rename)
+    report = carry_out(journal, str(root), fresh=True, on_done=lambda files: None)
+    assert (report.refused, files_of(root)["renamed"], len(files_of(root))) == (["a"], "other", 3)
+    monkeypatch.undo()
+    assert carry_out(journal, str(root), undo=True, on_done=lambda files: None).refused == []
+    assert files_of(root) == {name: name for name in (*mapping, "other")}
+
+
+def test_carry_out_full_disk_ends_the_run_which_goes_on_later(tmp_path, rename, monkeypatch):
+    root = make(tmp_path / "files", ["a.jpg", "b.jpg"])
+    opened = carrying.open_rename
+
+    def open_rename(folder):
+        rename, done = opened(folder), []
+
+        def fill(source, target):
+            if done:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            done.append(rename(source, target))
+
+        return fill
+
+    monkeypatch.setattr(carrying, "open_rename", open_rename)
+    with pytest.raises(OSError, match="No space left"):
+        rename()
+    monkeypatch.undo()
+    assert rename().report.moved == 1
+    assert files_of(root) == {"00000.jpg": "a.jpg", "00001.jpg": "b.jpg"}
 
 
 def test_list_names_leaves_alone_what_is_no_plain_file(tmp_path):
