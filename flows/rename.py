@@ -33,10 +33,11 @@ def _describe(parameters: RenameParameters, renamed: Renamed, seconds: float) ->
         **renamed.skipped,
         "vanished": len(report.vanished),
         "name_taken": len(report.taken),
+        "refused": len(report.refused),
     }
     what = "undo the rename of" if parameters.undo else "finish the rename of" if renamed.resumed else "rename"
     facts = _list_moves(renamed) if renamed.planned else {}
-    for word, names in (("vanished", report.vanished), ("taken by others", report.taken)):
+    for word, names in (("vanished", report.vanished), ("taken by others", report.taken), ("refused", report.refused)):
         if names:
             facts[word] = _examples(names)
     if renamed.appeared:

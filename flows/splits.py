@@ -7,6 +7,8 @@ import time
 from labelmill.flows.definition import define_flow
 from labelmill.schemas.outcomes import Outcome
 from labelmill.schemas.parameters import DomainsParameters, EpisodesParameters, FindLeaksParameters, SplitParameters
+from labelmill.schemas.splits import parse_fractions
+from labelmill.tasks.progress import ProgressMeter
 
 
 @define_flow("split", SplitParameters, run_name="split {dataset}")
@@ -38,7 +40,9 @@ def episodes(parameters: EpisodesParameters) -> Outcome:
     from labelmill.tasks.splits.episodes import draw_episodes
 
     started = time.monotonic()
-    made = draw_episodes(parameters)
+    meter = ProgressMeter("episodes", parameters.episodes * len(parse_fractions(parameters.fractions)))
+    made = draw_episodes(parameters, on_episode=lambda: meter.add(done=1))
+    meter.finish()
     done, rejected = made.images.rows.num_rows, made.images.rejected
     return Outcome(
         title=f"{parameters.ways}-way {parameters.shots}-shot episodes of {parameters.dataset}",

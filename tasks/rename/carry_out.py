@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import posixpath
@@ -17,18 +18,26 @@ from labelmill.tasks.stop import check_stop
 
 TEMPORARY_PREFIX = ".labelmill-rename-"
 
+_REFUSALS = frozenset({errno.EACCES, errno.EPERM, errno.EROFS, errno.EXDEV, errno.EBUSY})
+"""No permission, or a mount between the two names: told for the file, the others go on."""
+
 STEPS_AT_ONCE = 2000
 """Steps between two looks at the stop flag."""
 
 
 @dataclass(slots=True, kw_only=True)
 class Report:
-    """What became of the files of a journal; `vanished` and `taken` hold the names that could not be served."""
+    """What became of the files of a journal; the lists hold the names that could not be served.
+
+    `vanished` are gone, `taken` are new names that others have, `refused` are files that the system would not rename,
+    `stranded` those among them that are left under a hidden name.
+    """
 
     moved: int = 0
     before: int = 0
     vanished: list[str] = field(default_factory=list)
     taken: list[str] = field(default_factory=list)
+    refused: list[str] = field(default_factory=list)
     stranded: list[str] = field(default_factory=list)
 
 
@@ -46,11 +55,11 @@ def carry_out(
         waiting = _find_waiting(journal, folder, undo=undo, fresh=fresh, report=report)
         _make_folders(folder, {target.rpartition("/")[0] for _, _, target in waiting})
         rename = open_rename(folder)
-        rest = _rename_free(waiting, rename, report, on_done, ignores_case=journal.header.ignores_case)
+        rest = _rename_free(waiting, folder, rename, report, on_done, ignores_case=journal.header.ignores_case)
         steps = order_steps(
             rest, detour=lambda file: detour_name(journal, file), ignores_case=journal.header.ignores_case
         )
-        _take_steps(steps, rest, rename, report, on_done)
+        _take_steps(steps, rest, folder, rename, report, on_done)
         if undo:
             for text in sorted(journal.header.folders, reverse=True):
                 with contextlib.suppress(OSError):  # others have put something in it
@@ -116,12 +125,13 @@ def _make_folders(folder: int, wanted: set[str]) -> None:
     for path in sorted(wanted - {""}):
         parts = path.split("/")
         for depth in range(1, len(parts) + 1):
-            with contextlib.suppress(FileExistsError):
+            with contextlib.suppress(OSError):  # what it stands in the way of is told for each file
                 os.mkdir("/".join(parts[:depth]), dir_fd=folder)
 
 
 def _rename_free(
     waiting: Sequence[tuple[int, str, str]],
+    folder: int,
     rename: RenameCall,
     report: Report,
     on_done: Callable[[int], None],
@@ -143,10 +153,8 @@ def _rename_free(
                 continue
             try:
                 rename(source.encode("utf-8", "surrogateescape"), target.encode("utf-8", "surrogateescape"))
-            except FileNotFoundError:
-                report.vanished.append(source)
-            except (FileExistsError, NotADirectoryError):
-                _give_way(source, target, source, rename, report)
+            except OSError as error:
+                _tell(error, folder, (source, target, source), rename, report)
             else:
                 report.moved += 1
         on_done(report.moved - before)
@@ -156,6 +164,7 @@ def _rename_free(
 def _take_steps(
     steps: Iterator[Step],
     waiting: Sequence[tuple[int, str, str]],
+    folder: int,
     rename: RenameCall,
     report: Report,
     on_done: Callable[[int], None],
@@ -171,24 +180,42 @@ def _take_steps(
             continue
         try:
             rename(source.encode("utf-8", "surrogateescape"), target.encode("utf-8", "surrogateescape"))
-        except FileNotFoundError:
+        except OSError as error:
             lost.add(file)
-            report.vanished.append(_origin(waiting, file))
-        except (FileExistsError, NotADirectoryError):  # a file where a folder shall be takes the name too
-            lost.add(file)
-            _give_way(source, target, _origin(waiting, file), rename, report)
+            _tell(error, folder, (source, target, _origin(waiting, file)), rename, report)
         else:
             report.moved += last
     on_done(report.moved - told)
+
+
+def _is_there(folder: int, path: str) -> bool:
+    try:
+        os.stat(path, dir_fd=folder, follow_symlinks=False)
+    except OSError:
+        return False
+    return True
 
 
 def _origin(waiting: Sequence[tuple[int, str, str]], file: int) -> str:
     return next(source for number, source, _ in waiting if number == file)
 
 
-def _give_way(place: str, target: str, origin: str, rename: RenameCall, report: Report) -> None:
-    """Leave a file whose name was taken by another where it was; from a detour it goes back."""
-    report.taken.append(target)
+def _tell(error: OSError, folder: int, names: tuple[str, str, str], rename: RenameCall, report: Report) -> None:
+    """Count a file that could not get its name, by reason, and leave it where it was; from a detour it goes back.
+
+    `names` are where it is, the name that it could not get, and where it was at the beginning. Other errors, such as a
+    full disk, end the work.
+    """
+    place, target, origin = names
+    if isinstance(error, FileExistsError | NotADirectoryError):  # a file where a folder shall be takes the name too
+        report.taken.append(target)
+    elif isinstance(error, FileNotFoundError) and not _is_there(folder, place):
+        report.vanished.append(origin)
+        return
+    elif isinstance(error, FileNotFoundError) or error.errno in _REFUSALS:
+        report.refused.append(origin)
+    else:
+        raise error
     if place != origin:
         with contextlib.suppress(OSError):
             rename(os.fsencode(place), os.fsencode(origin))

@@ -39,9 +39,8 @@ def write_domains(parameters: DomainsParameters) -> Domains:
     if names[0] == names[1]:
         raise BadInput(f"domains: expected two names, got {parameters.domains!r}")
     fractions = parse_fractions(parameters.fractions)
-    pieces, inputs, metadata = [], {}, {}
+    pieces, inputs, metadata, rejected = [], {}, {}, Counter[str]()
     sha256s: list[tuple[str, str]] = []
-    rejected: Counter[str] = Counter()
     sides = (
         (parameters.dataset, parameters.from_split, parameters.images_version, "from_split"),
         (parameters.other, parameters.other_split, None, "other_split"),

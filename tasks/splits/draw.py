@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
@@ -32,12 +33,13 @@ class Unit:
 
 def split_by_threshold(units: Sequence[Unit], fractions: Mapping[str, Fraction], seed: int) -> list[str]:
     """Return each unit's split by its own draw alone: no unit that comes or goes moves another."""
-    bounds: list[tuple[Fraction, str]] = []
+    bounds: list[tuple[int, str]] = []
     total = Fraction(0)
     for name, fraction in fractions.items():
         total += fraction
-        bounds.append((total * _RANGE, name))
-    return [next(name for bound, name in bounds if draw("split", seed, unit.name) < bound) for unit in units]
+        bounds.append((int(total * _RANGE), name))
+    draws = [draw("split", seed, unit.name) for unit in units]
+    return [next(name for bound, name in bounds if drawn < bound) for drawn in draws]
 
 
 def split_by_quota(units: Sequence[Unit], fractions: Mapping[str, Fraction], seed: int) -> list[str]:
@@ -46,23 +48,24 @@ def split_by_quota(units: Sequence[Unit], fractions: Mapping[str, Fraction], see
     Units with a `kept` split stay there; the others, in the order of their draws, go where most is lacking.
     """
     found = [unit.kept if unit.kept in fractions else None for unit in units]
+    scale = math.lcm(*(fraction.denominator for fraction in fractions.values()))  # whole numbers are exact and fast
     strata: dict[Hashable, list[int]] = defaultdict(list)
     for place, unit in enumerate(units):
         strata[unit.stratum].append(place)
     for stratum in strata.values():
         total = sum(len(units[place].rows) for place in stratum)
-        lacking = {name: fraction * total for name, fraction in fractions.items()}
+        lacking = {name: int(fraction * total * scale) for name, fraction in fractions.items()}
         fresh = []
         for place in stratum:
             if (split := found[place]) is None:
                 fresh.append(place)
             else:
-                lacking[split] -= len(units[place].rows)
+                lacking[split] -= scale * len(units[place].rows)
         # Large groups first: what is left evens them out.
         for place in sorted(fresh, key=lambda at: (-len(units[at].rows), draw("split", seed, units[at].name))):
             split = max(lacking, key=lambda name: lacking[name])
             found[place] = split
-            lacking[split] -= len(units[place].rows)
+            lacking[split] -= scale * len(units[place].rows)
     return [str(split) for split in found]
 
 

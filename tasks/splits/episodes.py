@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -28,7 +28,7 @@ class Episodes:
     left_out: int
 
 
-def draw_episodes(parameters: EpisodesParameters) -> Episodes:
+def draw_episodes(parameters: EpisodesParameters, *, on_episode: Callable[[], None] = lambda: None) -> Episodes:
     """Divide the classes, draw every split's episodes and commit the table.
 
     An episode depends on seed, split, its number and the classes' own images alone. Raises BadInput when a split has
@@ -51,6 +51,7 @@ def draw_episodes(parameters: EpisodesParameters) -> Episodes:
     for split, labels in classes.items():
         for episode in range(parameters.episodes):
             check_stop()
+            on_episode()
             for row in _draw_one(parameters, split, episode, labels, usable):
                 for name, value in zip(columns, row, strict=True):
                     columns[name].append(value)

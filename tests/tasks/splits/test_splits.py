@@ -5,7 +5,7 @@ from fractions import Fraction
 from io import BytesIO
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -31,6 +31,7 @@ DRAWN = 4538425081878975289
 FRACTIONS = {"train": Fraction(7, 10), "val": Fraction(1, 10), "test": Fraction(2, 10)}
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(0, 3), min_size=1, max_size=80), st.integers(0, 5))
 def test_split_by_quota_every_stratum_is_divided_within_one_image(strata, seed):
     units = [Unit(name=str(place), rows=(place,), stratum=stratum) for place, stratum in enumerate(strata)]
@@ -41,6 +42,7 @@ def test_split_by_quota_every_stratum_is_divided_within_one_image(strata, seed):
             assert abs(found[name] - fraction * size) < 1
 
 
+@settings(deadline=None)
 @given(st.sets(st.text(min_size=1), min_size=2), st.integers(0, 5))
 def test_split_by_threshold_units_that_come_and_go_move_no_other(names, seed):
     units = [Unit(name=name, rows=(0,), stratum=None) for name in sorted(names)]

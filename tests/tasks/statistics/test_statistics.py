@@ -7,7 +7,7 @@ import xml.etree.ElementTree as ET
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 from PIL import Image
@@ -22,6 +22,7 @@ from labelmill.tasks.statistics.shard import count_values
 from labelmill.tasks.store import open_store
 
 
+@settings(deadline=None)
 @given(npst.arrays(np.uint8, st.tuples(st.integers(1, 5), st.integers(1, 5), st.just(3))))
 def test_count_values_any_picture_gives_numpys_mean_and_deviation(picture):
     counts = count_values([picture, picture]).reshape(3, 256)
