@@ -60,7 +60,7 @@ def prepare_manifest(
     here = pc.equal(known["split"], parameters.split)
     _refuse_other_splits(listed, known.filter(pc.invert(here)))
     older = known.filter(here)
-    places = pc.index_in(older["image_id"], value_set=listed["image_id"]).fill_null(-1).to_numpy()
+    places = _find_places(older, listed)
     same = _compare(older, listed, places)
     parts = list(_parts_of_split(latest, known["split"], parameters.split))
     dropped = frozenset(part.path for part, start in parts if not same[start : start + part.rows].all())
@@ -90,6 +90,14 @@ def _refuse_other_splits(listed: pa.Table, others: pa.Table) -> None:
             f"id_prefix: {len(shared)} image ids are already in split {shared['split'][0]} of this dataset, for "
             f"example {shared['image_id'][0]}; give this split an --id-prefix, for example val/"
         )
+
+
+def _find_places(older: pa.Table, listed: pa.Table) -> npt.NDArray[np.int64]:
+    """Return where each older row is listed, -1 for nowhere; without older rows the listing is not indexed at all."""
+    if not len(older):
+        return np.empty(0, np.int64)
+    found: pa.ChunkedArray = pc.index_in(older["image_id"], value_set=listed["image_id"])
+    return np.asarray(found.fill_null(-1).to_numpy(), np.int64)
 
 
 def _compare(older: pa.Table, listed: pa.Table, places: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
