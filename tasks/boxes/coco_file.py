@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from labelmill.schemas.errors import BadInput, WorkFailed
+from labelmill.tasks.boxes.pause_collection import pause_collection
 from labelmill.tasks.boxes.plain_json import dump_rest, is_int64, key_of, take_int
 from labelmill.tasks.boxes.stream_json import HashingStream, JsonPiece, stream_json
 
@@ -72,7 +73,7 @@ def read_coco(path: Path, *, on_bytes: Callable[[int], None] = lambda n: None) -
     found = CocoFile(path=path)
     keys: set[str] = set()
     packed, ids = array("q"), array("q")
-    with open_annotations(path) as stream:
+    with open_annotations(path) as stream, pause_collection():  # a quarter of the time
         hashing = HashingStream(stream, on_bytes)
         for piece in stream_json(hashing, what=str(path), lists=_LISTS):
             keys.add(piece.key)
@@ -101,7 +102,7 @@ def stream_annotations(found: CocoFile) -> Iterator[tuple[list[Any], bool]]:
 
     Raises WorkFailed at the end when the file is not the one that was read first.
     """
-    with open_annotations(found.path) as stream:
+    with open_annotations(found.path) as stream, pause_collection():
         hashing = HashingStream(stream)
         try:
             for piece in stream_json(hashing, what=str(found.path), lists=_LISTS, raw_key="segmentation"):

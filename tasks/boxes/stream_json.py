@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import codecs
-import gc
 import hashlib
 import json
 import re
@@ -222,15 +221,8 @@ class _Reader:
 
 
 def _parse_list(data: bytes) -> list[Any]:
-    # Collecting garbage while a million objects are made doubles the time.
-    was_on = gc.isenabled()
-    gc.disable()
-    try:
-        items: list[Any] = orjson.loads(b"[%b]" % data)
-        return items
-    finally:
-        if was_on:
-            gc.enable()
+    items: list[Any] = orjson.loads(b"[%b]" % data)
+    return items
 
 
 class _RawValues:
