@@ -81,7 +81,6 @@ def main() -> None:
         for name, way in ways.items():
             with tempfile.TemporaryDirectory(dir=options.folder) as place:
                 make_files(Path(place, "files"), options.files)
-                os.sync()
                 seconds = way(Path(place, "files"))
             if turn:  # the first round warms up
                 times[name].append(seconds)

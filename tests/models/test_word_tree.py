@@ -21,7 +21,7 @@ def grow(choices):
 TREES = st.lists(st.integers(0, 1000), min_size=1, max_size=40).map(grow)
 
 
-@settings(deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(tree=TREES, seed=st.integers(0, 100), scale=st.sampled_from([0.0, 1.0, 30.0]))
 def test_tree_softmax_root_is_one_and_children_sum_to_their_parent(tree, seed, scale):
     logits = torch.randn(3, len(tree) - 1, generator=torch.Generator().manual_seed(seed), dtype=torch.float64) * scale
@@ -35,7 +35,7 @@ def test_tree_softmax_root_is_one_and_children_sum_to_their_parent(tree, seed, s
     torch.testing.assert_close(probs[:, sorted(leaves)].sum(1), torch.ones(3, dtype=torch.float64))
 
 
-@settings(deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(tree=TREES, seed=st.integers(0, 100), threshold=st.floats(0, 1))
 def test_predict_walks_to_the_likeliest_child_while_it_reaches_the_threshold(tree, seed, threshold):
     softmax = TreeSoftmax(tree)

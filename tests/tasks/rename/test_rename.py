@@ -81,7 +81,7 @@ MAPPINGS = st.lists(NAMES, unique=True, min_size=1, max_size=7).flatmap(
 CYCLE = {"a": "b", "b": "1.jpg", "1.jpg": "a", "A": "B", "B": "A"}
 
 
-@settings(deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(mapping=MAPPINGS, kill=st.integers(0, 9), kill_undo=st.integers(0, 9), before=st.booleans())
 @example(mapping=CYCLE, kill=1, kill_undo=1, before=False)
 @example(mapping=CYCLE, kill=2, kill_undo=9, before=True)
