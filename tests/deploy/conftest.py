@@ -43,8 +43,13 @@ class Server(Api):
         """
         done = subprocess.run(
             [sys.executable, ROOT / "deploy" / script, *map(str, options)],
-            env={**self.environment, **(changes or {})}, capture_output=True, text=True, timeout=TIMEOUT_S, check=False, **kwargs,
-        )  # fmt: skip
+            env={**self.environment, **(changes or {})},
+            capture_output=True,
+            text=True,
+            timeout=TIMEOUT_S,
+            check=False,
+            **kwargs,
+        )
         assert done.returncode == code, done.stderr
         return done.stdout if code == 0 else done.stderr
 
