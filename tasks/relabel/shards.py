@@ -98,7 +98,10 @@ def _content(rows: pa.Table, teacher_labels: Sequence[int | None]) -> list[list[
     columns = [rows[name].to_pylist() for name in ("image_id", "split", "sha256", "status", "reason", "detail")]
     if rows["sha256"].null_count:  # what an ingest did not read is known by its place, size and time
         places = zip(*(rows[name].to_pylist() for name in ("uri", "bytes", "mtime_ns")), strict=True)
-        columns[2] = [sha256 or list(place) for sha256, place in zip(columns[2], places, strict=True)]
+        columns[2] = [
+            list(place) if sha256 is None and status == Status.DONE else sha256
+            for sha256, status, place in zip(columns[2], columns[3], places, strict=True)
+        ]
     return [list(row) for row in zip(*columns, labels_of(rows, teacher_labels), strict=True)]
 
 

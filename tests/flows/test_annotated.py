@@ -21,6 +21,7 @@ def coco(tmp_path):
     return tmp_path
 
 
+@pytest.mark.drill  # Prefect in this process: what forks it later would not live
 @pytest.mark.prefect
 def test_run_ingest_coco_then_exports_then_ingest_yolo(prefect_server, run, coco):
     store = ("--store", coco / "store", "--dataset", "coco")

@@ -22,6 +22,7 @@ def facts(said):
     return dict(re.findall(r"^  +(\S.*?)  +(.*)$", said, re.MULTILINE))
 
 
+@pytest.mark.drill  # Prefect in this process: what forks it later would not live
 @pytest.mark.prefect
 def test_run_rename_ingest_split_statistics_tell_what_they_did(pictures, tmp_path, run, prefect_server):
     template = ("rename", "--source", pictures, "--template", "{class}_{number:03d}{ext}", "--first", 1)

@@ -22,6 +22,7 @@ def write_environment(folder, count):
             transaction.put(f"{number:040x}".encode(), data.getvalue())
 
 
+@pytest.mark.drill  # Prefect in this process: what forks it later would not live
 @pytest.mark.prefect
 @pytest.mark.usefixtures("prefect_server")
 def test_run_flows_of_data_sets_end_with_their_counts(tmp_path, run):
