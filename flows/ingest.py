@@ -21,6 +21,7 @@ from labelmill.tasks.summarise import count_statuses
 
 if TYPE_CHECKING:
     from labelmill.schemas.versions import Version
+    from labelmill.tasks.ingest.facts import FindFacts
     from labelmill.tasks.ingest.job import Chunk, IngestRun
     from labelmill.tasks.store.receipts import Receipt
 
@@ -54,16 +55,16 @@ def ingest_table(parameters: IngestTableParameters) -> Outcome:
 
 
 @task(name="ingest-chunk", task_run_name="{of} chunk {number}", cache_policy=NO_CACHE)
-def _ingest_chunk(of: str, number: int, work: tuple[IngestRun, Chunk, ProgressMeter]) -> Receipt:
+def _ingest_chunk(of: str, number: int, work: tuple[IngestRun, Chunk, FindFacts, ProgressMeter]) -> Receipt:
     from labelmill.tasks.ingest.job import ingest_chunk
 
-    run, chunk, meter = work
+    run, chunk, read, meter = work
 
     def on_done(files: int) -> None:
         check_stop()
         meter.add(done=files)
 
-    receipt = ingest_chunk(run, chunk, on_done=on_done)
+    receipt = ingest_chunk(run, chunk, read=read, on_done=on_done)
     meter.add(rejected=receipt.counts["rejected"])
     return receipt
 
@@ -83,17 +84,21 @@ def ingest_run(
 def ingest_images(run: IngestRun, *, check: Callable[[], None] = lambda: None) -> tuple[Version, int]:
     """Do a prepared ingest; return the version of the images table, and how many files this run worked on."""
     from labelmill.tasks.ingest.job import commit_ingest
+    from labelmill.tasks.ingest.readers import open_readers
 
     meter = ProgressMeter("files", run.files_to_read)
+    found = {chunk.number: run.table.receipts.find(chunk.key, run=run.run) for chunk in run.chunks}
+    left = sum(len(chunk.files) for chunk in run.chunks if not found[chunk.number])
     receipts = []
     of = f"{run.parameters.dataset} {run.parameters.split}"
-    for chunk in run.chunks:
-        receipt = run.table.receipts.find(chunk.key, run=run.run)
-        if receipt is None:
-            receipt = _ingest_chunk(of, chunk.number, untracked((run, chunk, meter)))
-        else:
-            meter.add(reused=len(chunk.files), rejected=receipt.counts["rejected"])
-        receipts.append(receipt)
+    with open_readers(run.settings.root, files=left, workers=run.parameters.workers) as read:
+        for chunk in run.chunks:
+            receipt = found[chunk.number]
+            if receipt is None:
+                receipt = _ingest_chunk(of, chunk.number, untracked((run, chunk, read, meter)))
+            else:
+                meter.add(reused=len(chunk.files), rejected=receipt.counts["rejected"])
+            receipts.append(receipt)
     worked = meter.finish().done
     check()
     return commit_ingest(run, receipts), worked

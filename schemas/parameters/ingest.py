@@ -21,7 +21,12 @@ class IngestSettings(FlowParameters):
     id_prefix: str = Field(
         "", description="put before every image_id, for two splits that hold the same paths; for example val/"
     )
-    workers: int = Field(0, ge=0, le=256, description="threads that read files; 0 means four for each core")
+    workers: int = Field(
+        0,
+        ge=0,
+        le=256,
+        description="files read at once; 0 means four for each core, for many files of this machine one for each core",
+    )
     chunk_size: int = Field(
         50_000, ge=1, le=1_000_000, description="files in a part; a killed ingest resumes at a part"
     )

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from labelmill.schemas.errors import BadInput
 from labelmill.schemas.locations import is_plain_path
 from labelmill.schemas.members import ByteRange, name_member
-from labelmill.tasks.ingest.list_files import FileKind, ListedFile, is_text
+from labelmill.tasks.ingest.list_files import FileKind, ListedFile, is_text, sort_by_bytes
 
 _COMPRESSED = {b"\x1f\x8b": "gzip", b"BZ": "bzip2", b"\xfd7": "xz", b"(\xb5": "zstd"}
 
@@ -23,7 +23,7 @@ def list_tar(path: str) -> list[ListedFile]:
     compressed, truncated or foreign file.
     """
     found = {member.path: member for member in iterate_tar(path)}
-    return sorted(found.values(), key=lambda member: os.fsencode(member.path))
+    return sort_by_bytes(list(found.values()))
 
 
 def iterate_tar(path: str) -> Iterator[ListedFile]:

@@ -12,7 +12,7 @@ from typing import BinaryIO
 from labelmill.schemas.errors import BadInput
 from labelmill.schemas.locations import is_plain_path
 from labelmill.schemas.members import ByteRange, DeflatedRange, name_member
-from labelmill.tasks.ingest.list_files import FileKind, ListedFile, is_text
+from labelmill.tasks.ingest.list_files import FileKind, ListedFile, is_text, sort_by_bytes
 
 _LOCAL_HEADER = struct.Struct("<4s22x2H")
 _ENCRYPTED = 0x1
@@ -26,7 +26,7 @@ def list_zip(path: str) -> list[ListedFile]:
     Raises BadInput for a file that is no zip, or a damaged one.
     """
     found = {member.path: member for member in iterate_zip(path)}
-    return sorted(found.values(), key=lambda member: os.fsencode(member.path))
+    return sort_by_bytes(list(found.values()))
 
 
 def iterate_zip(path: str) -> Iterator[ListedFile]:

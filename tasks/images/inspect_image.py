@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from labelmill.schemas.images import Reason, Status
 from labelmill.tasks.images.decode_image import decode_header
@@ -14,10 +14,12 @@ from labelmill.tasks.images.read_bytes import read_bytes
 from labelmill.tasks.images.rejected_image import RejectedImage
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ImageFacts:
+class ImageFacts(NamedTuple):
     """What one read of a file tells; width and height in pixels, as stored. Unknown facts are None."""
 
+    status: Status
+    reason: Reason | None = None
+    detail: str | None = None
     width: int | None = None
     height: int | None = None
     format: str | None = None
@@ -25,9 +27,6 @@ class ImageFacts:
     exif_orientation: int | None = None
     bytes: int | None = None
     sha256: str | None = None
-    status: Status
-    reason: Reason | None = None
-    detail: str | None = None
 
 
 def inspect_image(path: str | os.PathLike[str], *, max_pixels: int, max_bytes: int) -> ImageFacts:

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from struct import Struct
+from typing import NamedTuple
 
 from labelmill.tasks.images.image_structure import find_exif_orientation
 
 _MODES = {1: "L", 3: "RGB"}
 _TABLE_BYTES = 65  # of a quantisation table of 8 bits, with its number
-_SOF, _DQT, _SOS, _EXIF = frozenset({0xC0, 0xC1, 0xC2}), 0xDB, 0xDA, 0xE1
-_PLAIN = frozenset({0xE0, 0xEE, 0xFE, 0xC4, 0xDD})
+_TABLES_MAX = 4
+_SOF, _DQT, _SOS, _EXIF = frozenset({0xFFC0, 0xFFC1, 0xFFC2}), 0xFFDB, 0xFFDA, 0xFFE1
+_PLAIN = frozenset({0xFFE0, 0xFFEE, 0xFFFE, 0xFFC4, 0xFFDD})
 """JFIF, Adobe, comment, Huffman tables, restarts: nothing in them matters here. All others are left to Pillow."""
 
+_read_segment = Struct(">HH").unpack_from  # marker, length with its own two bytes
+_read_frame = Struct(">BHHB").unpack_from  # bits, height, width, components
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PlainJpeg:
+
+class PlainJpeg(NamedTuple):
     """A whole JPEG of 8 bits, grey or in colour; `mode` as Pillow names it, sizes in pixels."""
 
     width: int
@@ -29,49 +32,38 @@ def read_plain_jpeg(data: bytes) -> PlainJpeg | None:
 
     It has one frame of one or three components, at most one EXIF block, and an end of image behind the scan.
     """
+    at, last = 2, len(data) - 4 if data.startswith(b"\xff\xd8\xff") else 0
     frame: tuple[int, int, str] | None = None
     exif: bytes | None = None
-    for marker, body, after in _iterate_segments(data):
+    while at <= last:
+        marker, length = _read_segment(data, at)
+        body, at = at + 4, at + 2 + length
+        if not body <= at <= last + 4:
+            return None
+        if marker in _PLAIN:
+            continue
         if marker == _SOS:
-            return None if frame is None or data.rfind(b"\xff\xd9", after) < 0 else _describe(frame, exif)
-        if marker in _SOF and frame is None:
-            frame = _read_frame(data, body, after - body)
-            plain = frame is not None
+            whole = frame is not None and data.rfind(b"\xff\xd9", at) >= 0
+            return PlainJpeg(*frame, find_exif_orientation(exif) if exif else None) if whole and frame else None
+        if marker == _DQT:
+            numbers = data[body:at:_TABLE_BYTES]
+            plain = at - body == _TABLE_BYTES * len(numbers) and max(numbers, default=0) < _TABLES_MAX
         elif marker == _EXIF and exif is None:
-            exif = data[body:after]
+            exif = data[body:at]
             plain = exif.startswith(b"Exif\0\0")
-        elif marker == _DQT:
-            plain = (after - body) % _TABLE_BYTES == 0 and all(b <= 3 for b in data[body:after:_TABLE_BYTES])
         else:
-            plain = marker in _PLAIN
+            frame = _find_frame(data, body, at) if marker in _SOF and frame is None else None
+            plain = frame is not None
         if not plain:
             return None
     return None
 
 
-def _iterate_segments(data: bytes) -> Iterator[tuple[int, int, int]]:
-    """Yield each segment's marker, and where its content begins and ends, as long as one follows the other."""
-    at, end = 2, len(data) if data.startswith(b"\xff\xd8\xff") else 0
-    while at + 4 <= end and data[at] == 0xFF:
-        after = at + 2 + ((data[at + 2] << 8) | data[at + 3])
-        if not at + 4 <= after <= end:
-            return
-        yield data[at + 1], at + 4, after
-        at = after
-
-
-def _read_frame(data: bytes, body: int, length: int) -> tuple[int, int, str] | None:
+def _find_frame(data: bytes, body: int, after: int) -> tuple[int, int, str] | None:
     """Return width, height and mode of a frame of 8 bits, None for any other."""
-    if length < 6 or data[body] != 8:
+    if after - body < 6:
         return None
-    height, width = (data[body + 1] << 8) | data[body + 2], (data[body + 3] << 8) | data[body + 4]
-    components = data[body + 5]
+    bits, height, width, components = _read_frame(data, body)
     mode = _MODES.get(components)
-    return (width, height, mode) if mode and width and height and length == 6 + 3 * components else None
-
-
-def _describe(frame: tuple[int, int, str], exif: bytes | None) -> PlainJpeg:
-    width, height, mode = frame
-    return PlainJpeg(
-        width=width, height=height, mode=mode, exif_orientation=find_exif_orientation(exif) if exif else None
-    )  # fmt: skip
+    fits = bits == 8 and after - body == 6 + 3 * components
+    return (width, height, mode) if mode and width and height and fits else None

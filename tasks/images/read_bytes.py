@@ -14,6 +14,8 @@ from labelmill.schemas.members import split_member
 from labelmill.tasks.images.read_object import read_object
 from labelmill.tasks.images.rejected_image import RejectedImage
 
+_READ_ONLY = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+
 
 def read_bytes(path: str | os.PathLike[str], *, max_bytes: int) -> bytes:
     """Return the content of a regular file; never waits on a pipe or device, never reads more than max_bytes + 1.
@@ -22,25 +24,30 @@ def read_bytes(path: str | os.PathLike[str], *, max_bytes: int) -> bytes:
     RejectedImage: broken_link, missing, unreadable, not_a_file, truncated, corrupt or too_many_bytes; WorkFailed when
     an object store gives no answer.
     """
-    if found := split_member(os.fspath(path)):
-        from labelmill.tasks.containers.read_member import read_member
+    place = os.fspath(path)
+    if "//" in place:  # in the names of members and in URLs, seldom in other paths
+        if found := split_member(place):
+            from labelmill.tasks.containers.read_member import read_member
 
-        return read_member(*found, max_bytes=max_bytes)
-    if is_object_url(path):
-        return read_object(str(path), max_bytes=max_bytes)
-    with open_regular(path) as descriptor:
-        return _read_whole(descriptor, max_bytes=max_bytes)
+            return read_member(*found, max_bytes=max_bytes)
+        if is_object_url(place):
+            return read_object(place, max_bytes=max_bytes)
+    try:
+        descriptor, size = _open_regular(place)
+        try:
+            return _read_whole(descriptor, size, max_bytes=max_bytes)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        raise _explain_os_error(path, error) from error
 
 
 @contextmanager
 def open_regular(path: str | os.PathLike[str]) -> Iterator[int]:
     """Open a regular file for reading and close it; raise RejectedImage for what goes wrong until then."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+        descriptor, _ = _open_regular(path)
         try:
-            mode = os.fstat(descriptor).st_mode
-            if not stat.S_ISREG(mode):
-                raise RejectedImage(Reason.NOT_A_FILE, f"expected a regular file, got mode {stat.filemode(mode)}")
             yield descriptor
         finally:
             os.close(descriptor)
@@ -48,20 +55,30 @@ def open_regular(path: str | os.PathLike[str]) -> Iterator[int]:
         raise _explain_os_error(path, error) from error
 
 
-def _read_whole(descriptor: int, *, max_bytes: int) -> bytes:
+def _open_regular(path: str | os.PathLike[str]) -> tuple[int, int]:
+    """Return the descriptor of a regular file, and its size in bytes."""
+    descriptor = os.open(path, _READ_ONLY)
     found = os.fstat(descriptor)
-    pieces: list[bytes] = []
+    if not stat.S_ISREG(found.st_mode):
+        os.close(descriptor)
+        raise RejectedImage(Reason.NOT_A_FILE, f"expected a regular file, got mode {stat.filemode(found.st_mode)}")
+    return descriptor, found.st_size
+
+
+def _read_whole(descriptor: int, size: int, *, max_bytes: int) -> bytes:
     # One byte more than the size tells the end of the file from a file that is still growing.
-    left = max_bytes + 1
-    while left > 0 and found.st_size <= max_bytes:
-        piece = os.read(descriptor, min(left, max(found.st_size + 1, 4096)))
-        if not piece:
-            break
+    piece = os.read(descriptor, size + 1) if size <= max_bytes else b""
+    if len(piece) == size <= max_bytes:
+        return piece
+    pieces = [piece]
+    left = max_bytes + 1 - len(piece)
+    while piece and left > 0:
+        piece = os.read(descriptor, min(left, max(size + 1, 4096)))
         pieces.append(piece)
         left -= len(piece)
-    if left <= 0 or found.st_size > max_bytes:
+    if left <= 0 or size > max_bytes:
         raise RejectedImage(Reason.TOO_MANY_BYTES, f"more than {max_bytes} bytes")
-    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+    return b"".join(pieces)
 
 
 def _explain_os_error(path: str | os.PathLike[str], error: OSError) -> RejectedImage:

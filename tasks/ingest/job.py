@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -21,10 +22,11 @@ from labelmill.schemas.parameters import (
 )
 from labelmill.schemas.versions import Part, Version, digest_json
 from labelmill.tasks.ingest.devkit import read_devkit
+from labelmill.tasks.ingest.facts import FindFacts, find_facts
 from labelmill.tasks.ingest.folder import label_by_folder, label_nothing
 from labelmill.tasks.ingest.imagenet import find_imagenet_root, label_imagenet
 from labelmill.tasks.ingest.labels import SourceLabels, find_several_ids
-from labelmill.tasks.ingest.list_files import ListedFile, as_text
+from labelmill.tasks.ingest.list_files import ListedFile
 from labelmill.tasks.ingest.plan import (
     COMPARED_COLUMNS,
     IngestPlan,
@@ -117,9 +119,10 @@ def prepare_ingest(flow: str, parameters: IngestSettings, listing: Listing, foun
     )  # fmt: skip
     columns = ["split", *COMPARED_COLUMNS]
     rows = table.read(latest, columns) if latest else IMAGES_SCHEMA.empty_table().select(columns)
-    plan = _plan(parameters, files, labels, rows, settings)
+    ids = make_image_ids(files, id_prefix=parameters.id_prefix)
+    plan = _plan(parameters, ids, files, labels, rows, settings)
     older = list(parts_of_split(latest, rows, parameters.split))
-    known = {parameters.id_prefix + as_text(file.path): (file, labels[place]) for place, file in enumerate(files)}
+    known = dict(zip(ids, zip(files, labels, strict=True), strict=True))
     chunks = tuple(_cut(parameters, plan, older, known, settings))
     run = digest_json([chunk.key for chunk in chunks])
     table.receipts.open_run(run)
@@ -133,18 +136,19 @@ def prepare_ingest(flow: str, parameters: IngestSettings, listing: Listing, foun
 
 def _plan(
     parameters: IngestSettings,
+    ids: Sequence[str],
     files: Sequence[ListedFile],
     labels: Sequence[int | None],
     rows: pa.Table,
     settings: RowSettings,
 ) -> IngestPlan:
     here = pc.equal(rows["split"], parameters.split)
-    refuse_shared_ids(make_image_ids(files, id_prefix=parameters.id_prefix), rows.filter(pc.invert(here)))
+    refuse_shared_ids(ids, rows.filter(pc.invert(here)))
     return plan_ingest(
+        ids,
         files,
         labels,
         rows.filter(here),
-        id_prefix=parameters.id_prefix,
         labels_required=settings.labels_required,
         rehash=parameters.rehash,
         several=settings.several,
@@ -203,20 +207,27 @@ def _chunk_key(
     *,
     rehash: bool,
 ) -> str:
+    paths = hashlib.sha256(os.fsencode("\0".join(file.path for file in files))).hexdigest()  # no path has a zero byte
     facts = [
-        [os.fsencode(file.path).hex(), file.size, file.mtime_ns, str(file.kind), label, *_further(file, settings)]
-        for file, label in zip(files, labels, strict=True)
+        paths,
+        [file.size for file in files],
+        [file.mtime_ns for file in files],
+        [file.kind for file in files],
+        labels,
     ]
+    further = [[place, *found] for place, file in enumerate(files) if (found := _further(file, settings))]
     bounds = [settings.split, settings.id_prefix, settings.max_pixels, settings.max_bytes, settings.labels_required]
-    return digest_json([IMAGES_SCHEMA.to_string(), settings.classes.digest(), bounds, kept, rehash, facts])
+    return digest_json([IMAGES_SCHEMA.to_string(), settings.classes.digest(), bounds, kept, rehash, facts, further])
 
 
-def ingest_chunk(run: IngestRun, chunk: Chunk, *, on_done: Callable[[int], None] = lambda n: None) -> Receipt:
-    """Read a chunk's files, write its part and its receipt. Every file becomes a row.
+def ingest_chunk(
+    run: IngestRun, chunk: Chunk, *, read: FindFacts = find_facts, on_done: Callable[[int], None] = lambda n: None
+) -> Receipt:
+    """Read a chunk's files by `read`, write its part and its receipt. Every file becomes a row.
 
     Raises WorkFailed when files cannot be read because the source itself is gone.
     """
-    rows = build_rows(chunk.files, chunk.labels, run.settings, on_done=on_done)
+    rows = build_rows(chunk.files, chunk.labels, run.settings, read=read, on_done=on_done)
     transient = not TRANSIENT_REASONS.isdisjoint(rows["reason"].to_pylist())
     if transient and not holds_files(run.settings.root):
         raise WorkFailed(f"source: {run.settings.root} disappeared while it was read; nothing was committed; run again")

@@ -8,6 +8,8 @@ import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
+from operator import attrgetter
+from typing import NamedTuple
 
 from labelmill.schemas.errors import BadInput
 from labelmill.schemas.images import Reason
@@ -53,8 +55,7 @@ KIND_REASONS = {
 """Why an entry that is no file to read is rejected, for machines and for people."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ListedFile:
+class ListedFile(NamedTuple):
     """An entry below the source: `path` is relative, '/' between folders, undecodable bytes as surrogates.
 
     `size` in bytes and `mtime_ns` since the epoch are those of the link's target, None where there is none. Of a
@@ -78,6 +79,9 @@ class ListedFile:
     def rejection(self) -> tuple[Reason, str] | None:
         """Return the reason, with a sentence, why the entry is not read at all."""
         return self.rejected or KIND_REASONS.get(self.kind)
+
+
+_PATH = attrgetter("path")
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +115,13 @@ def list_files(root: str | os.PathLike[str]) -> list[ListedFile]:
                 files.append(found)
     if not files:
         raise BadInput(f"source: {root} holds no files; expected a folder with images")
-    files.sort(key=lambda file: os.fsencode(file.path))
+    return sort_by_bytes(files)
+
+
+def sort_by_bytes(files: list[ListedFile]) -> list[ListedFile]:
+    """Sort files by the bytes of their paths, in place; return them."""
+    # Valid texts have the order of their UTF-8 as they are.
+    files.sort(key=_PATH if all(is_text(file.path) for file in files) else lambda file: os.fsencode(file.path))
     return files
 
 
@@ -162,4 +172,4 @@ def is_text(path: str) -> bool:
 
 def as_text(path: str) -> str:
     r"""Return a path as valid UTF-8: the bytes that are not become escapes such as `\xff`."""
-    return path if is_text(path) else os.fsencode(path).decode("utf-8", "backslashreplace")
+    return path if path.isascii() or is_text(path) else os.fsencode(path).decode("utf-8", "backslashreplace")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from labelmill.schemas.errors import BadInput
 from labelmill.schemas.locations import is_plain_path, join_location
@@ -54,7 +54,7 @@ def _find(name: str, file: ListedFile | None) -> ListedFile:
         return ListedFile(path=name, size=None, mtime_ns=None, kind=FileKind.OUTSIDE)
     if file is None:
         return ListedFile(path=name, size=None, mtime_ns=None, kind=FileKind.MISSING)
-    return replace(file, path=name)
+    return file._replace(path=name)
 
 
 def _find_prefix(names: Sequence[str], by_path: dict[str, ListedFile]) -> str:

@@ -48,26 +48,27 @@ def lacks_label(file: ListedFile, label: int | None, *, required: bool) -> bool:
 
 
 def plan_ingest(
+    ids: Sequence[str],
     files: Sequence[ListedFile],
     labels: Sequence[int | None],
     table: pa.Table,
     *,
-    id_prefix: str,
     labels_required: bool,
     rehash: bool,
     several: Mapping[str, tuple[int, ...]] = MappingProxyType({}),
 ) -> IngestPlan:
-    """Compare a listing with the rows of the same split in `table` (COMPARED_COLUMNS at least).
+    """Compare a listing, whose files have these ids, with the rows of the same split in `table` (COMPARED_COLUMNS).
 
     A file is unchanged when its place, size, time and label are, and the row's reason does not lie in the machine. With
     `rehash` every known file is changed.
     """
+    if not len(table):
+        return IngestPlan(unchanged=(), changed=(), added=tuple(ids), removed=())
     columns = (table.column(name).to_pylist() for name in COMPARED_COLUMNS)
     known = {image_id: tuple(row) for image_id, *row in zip(*columns, strict=True)}
     unchanged: list[str] = []
     changed: list[str] = []
     added: list[str] = []
-    ids = make_image_ids(files, id_prefix=id_prefix)
     for image_id, file, label in zip(ids, files, labels, strict=True):
         row = known.pop(image_id, None)
         if row is None:
@@ -136,6 +137,8 @@ def settle_labels(labels: SourceLabels, fixed: ClassList | None, *, owner: str) 
 
 def refuse_shared_ids(ids: Sequence[str], others: pa.Table) -> None:
     """Raise BadInput when rows of other splits in `others` (image_id, split) have one of the ids."""
+    if not len(others):
+        return
     wanted = set(ids)
     pairs = zip(others.column("image_id").to_pylist(), others.column("split").to_pylist(), strict=True)
     shared = [(image_id, split) for image_id, split in pairs if image_id in wanted]

@@ -1,26 +1,23 @@
-"""Read a chunk of listed files in threads and make its rows of the images table."""
+"""Make the rows of the images table of a chunk of listed files."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from labelmill.schemas.classes import ClassList
 from labelmill.schemas.images import IMAGES_SCHEMA, Reason, Status
-from labelmill.schemas.locations import is_object_url, join_location
-from labelmill.tasks.images.inspect_image import ImageFacts, inspect_image
+from labelmill.schemas.locations import is_object_url
+from labelmill.tasks.ingest.facts import FACTS_SCHEMA, FactsRequest, FindFacts, find_facts
 from labelmill.tasks.ingest.list_files import ListedFile, as_text
 from labelmill.tasks.ingest.plan import lacks_label
 
 THREADS_PER_CORE = 4
 """Reading waits for the disk more than it computes."""
-
-_FILES_PER_STEP = 32
-"""Files that a thread takes at once: few, for smooth progress; enough, for queueing not to cost."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,67 +45,85 @@ def build_rows(
     labels: Sequence[int | None],
     settings: RowSettings,
     *,
+    read: FindFacts = find_facts,
     on_done: Callable[[int], None] = lambda _: None,
 ) -> pa.Table:
     """Return one row of IMAGES_SCHEMA for each listed file, in order; `labels` are class ids or None.
 
-    `on_done(n)` is called in this thread with the number of files done since the last call; what it raises ends the
-    work. Zero workers means four threads for each core.
+    `read` finds the facts of those that can be read. `on_done(n)` is called in this thread with the number of files
+    done since the last call; what it raises ends the work. Zero workers means four threads for each core.
     """
-    pairs = list(zip(files, labels, strict=True))
-    steps = [pairs[at : at + _FILES_PER_STEP] for at in range(0, len(pairs), _FILES_PER_STEP)]
-    threads = settings.workers or THREADS_PER_CORE * (os.cpu_count() or 1)
-    rows: list[dict[str, object]] = []
-    pool = ThreadPoolExecutor(threads, thread_name_prefix="ingest")
-    try:
-        for done in pool.map(lambda step: [_build_row(file, label, settings) for file, label in step], steps):
-            rows.extend(done)
-            on_done(len(done))
-    finally:
-        pool.shutdown(cancel_futures=True)
-    return pa.Table.from_pylist(rows, schema=IMAGES_SCHEMA)
+    refused = [_refuse_unread(file, settings) for file in files]
+    places = [place for place, rejection in enumerate(refused) if rejection is None]
+    request = FactsRequest(
+        root=settings.root,
+        uris=[files[place].uri for place in places],
+        max_pixels=settings.max_pixels,
+        max_bytes=settings.max_bytes,
+        threads=settings.workers or THREADS_PER_CORE * (os.cpu_count() or 1),
+    )
+    batches = []
+    on_done(len(files) - len(places))
+    for batch in read(request):
+        batches.append(batch)
+        on_done(batch.num_rows)
+    facts = pa.Table.from_batches(batches, FACTS_SCHEMA)
+    if len(places) < len(files):
+        facts = _spread(facts, places, len(files))
+    lacking = (Reason.NO_LABEL, settings.without_label)
+    for place, (file, label) in enumerate(zip(files, labels, strict=True)):
+        if lacks_label(file, label, required=settings.labels_required):
+            refused[place] = lacking
+    return _join(files, labels, settings, _reject(facts, refused))
 
 
-def _build_row(file: ListedFile, label: int | None, settings: RowSettings) -> dict[str, object]:
-    facts = _find_facts(file, label, settings)
-    text = as_text(file.path)
-    return {
-        "image_id": settings.id_prefix + text,
-        "split": settings.split,
-        "uri": as_text(file.uri),
-        "width": _as_int32(facts.width),
-        "height": _as_int32(facts.height),
-        "format": facts.format,
-        "mode": facts.mode,
-        "exif_orientation": facts.exif_orientation,
-        "bytes": file.size if facts.bytes is None else facts.bytes,
-        # The listing's, older than the read: a file written in between differs at the next ingest and is read again.
-        "mtime_ns": file.mtime_ns,
-        "sha256": facts.sha256,
-        "label": label,
-        "labels": settings.several.get(file.path),
-        "wnid": None if label is None else settings.classes.classes[label].wnid,
-        "status": facts.status.value,
-        "reason": None if facts.reason is None else facts.reason.value,
-        "detail": None if facts.detail is None else facts.detail.encode("utf-8", "backslashreplace").decode(),
-    }
+def _refuse_unread(file: ListedFile, settings: RowSettings) -> tuple[Reason, str] | None:
+    """Return why a listed file is not read at all, None for one that is."""
+    if file.rejection is None and is_object_url(settings.root) and (file.size or 0) > settings.max_bytes:
+        return Reason.TOO_MANY_BYTES, f"more than {settings.max_bytes} bytes"
+    return file.rejection
 
 
-def _as_int32(pixels: int | None) -> int | None:
-    """Return None for a size that no column holds: only a forged header states it, and the detail repeats it."""
-    return pixels if pixels is not None and pixels < 2**31 else None
+def _spread(facts: pa.Table, places: Sequence[int], rows: int) -> pa.Table:
+    """Return `rows` rows with the facts at their places, all others null."""
+    where: list[int | None] = [None] * rows
+    for number, place in enumerate(places):
+        where[place] = number
+    return facts.take(pa.array(where, pa.int64()))
 
 
-def _find_facts(file: ListedFile, label: int | None, settings: RowSettings) -> ImageFacts:
-    if file.rejection is not None:
-        reason, detail = file.rejection
-        return ImageFacts(status=Status.REJECTED, reason=reason, detail=detail)
-    if is_object_url(settings.root) and (file.size or 0) > settings.max_bytes:  # without reading the first of it
-        return ImageFacts(
-            status=Status.REJECTED, reason=Reason.TOO_MANY_BYTES, detail=f"more than {settings.max_bytes} bytes"
-        )
-    path = join_location(settings.root, file.uri)
-    facts = inspect_image(path, max_pixels=settings.max_pixels, max_bytes=settings.max_bytes)
-    if not lacks_label(file, label, required=settings.labels_required):
+def _reject(facts: pa.Table, refused: Sequence[tuple[Reason, str] | None]) -> pa.Table:
+    """Return the facts with these rejections in the place of what was found."""
+    if not any(refused):
         return facts
-    return replace(facts, status=Status.REJECTED, reason=Reason.NO_LABEL, detail=settings.without_label)
+    found = pa.array([rejection is not None for rejection in refused])
+    given = {
+        "status": pa.scalar(Status.REJECTED.value),
+        "reason": pa.array([rejection and rejection[0].value for rejection in refused], pa.string()),
+        "detail": pa.array([rejection and rejection[1] for rejection in refused], pa.string()),
+    }
+    for name, values in given.items():
+        facts = facts.set_column(facts.schema.get_field_index(name), name, pc.if_else(found, values, facts[name]))
+    return facts
+
+
+def _join(
+    files: Sequence[ListedFile], labels: Sequence[int | None], settings: RowSettings, facts: pa.Table
+) -> pa.Table:
+    """Return the rows of IMAGES_SCHEMA from what was listed, what was read and the labels."""
+    wnids = pa.array([name.wnid for name in settings.classes.classes], pa.string())
+    ids = pa.array(labels, pa.int32())
+    several = settings.several
+    columns: dict[str, pa.Array | pa.ChunkedArray] = {
+        **{name: facts[name] for name in facts.column_names},
+        "image_id": pa.array([settings.id_prefix + as_text(file.path) for file in files], pa.string()),
+        "split": pa.repeat(pa.scalar(settings.split), len(files)),
+        "uri": pa.array([as_text(file.uri) for file in files], pa.string()),
+        "bytes": pc.coalesce(facts["bytes"], pa.array([file.size for file in files], pa.int64())),
+        # The listing's, older than the read: a file written in between differs at the next ingest and is read again.
+        "mtime_ns": pa.array([file.mtime_ns for file in files], pa.int64()),
+        "label": ids,
+        "labels": pa.array([several.get(file.path) for file in files], IMAGES_SCHEMA.field("labels").type),
+        "wnid": wnids.take(ids),
+    }
+    return pa.table([columns[field.name] for field in IMAGES_SCHEMA], schema=IMAGES_SCHEMA).combine_chunks()

@@ -13,7 +13,7 @@ from labelmill.schemas.errors import BadInput
 from labelmill.schemas.locations import is_object_url, is_plain_path
 from labelmill.tasks.containers.tar_members import list_tar
 from labelmill.tasks.containers.zip_members import list_zip
-from labelmill.tasks.ingest.list_files import FileKind, ListedFile, list_files
+from labelmill.tasks.ingest.list_files import FileKind, ListedFile, list_files, sort_by_bytes
 from labelmill.tasks.objects.client import list_level, list_objects
 
 
@@ -56,8 +56,7 @@ def _list_bucket(url: str) -> list[ListedFile]:
     ]
     if not files:
         raise BadInput(f"source: {url} holds no objects; expected a place with images")
-    files.sort(key=lambda file: file.path.encode())
-    return files
+    return sort_by_bytes(files)
 
 
 def _kind(path: str) -> FileKind:

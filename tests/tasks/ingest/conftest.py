@@ -8,7 +8,7 @@ from PIL import Image
 from labelmill.schemas.images import IMAGES_SCHEMA
 from labelmill.schemas.parameters import IngestFolderParameters, IngestImagenetParameters
 from labelmill.tasks.images.inspect_image import inspect_image
-from labelmill.tasks.ingest import rows
+from labelmill.tasks.ingest import facts
 from labelmill.tasks.ingest.job import commit_ingest, ingest_chunk, prepare_folder, prepare_imagenet
 from labelmill.tasks.store import open_store
 from labelmill.tasks.store.verify import verify_version
@@ -45,7 +45,7 @@ def reads(monkeypatch):
         paths.append(path)
         return inspect_image(path, **options)
 
-    monkeypatch.setattr(rows, "inspect_image", count)
+    monkeypatch.setattr(facts, "inspect_image", count)
     return paths
 
 

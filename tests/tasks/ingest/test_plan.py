@@ -46,7 +46,8 @@ def table(*rows, id_prefix="", width=40):
 
 def plan(files, labels, rows, *, id_prefix="", labels_required=True, rehash=False, width=40):
     known = table(*rows, id_prefix=id_prefix, width=width)
-    return plan_ingest(files, labels, known, id_prefix=id_prefix, labels_required=labels_required, rehash=rehash)
+    ids = make_image_ids(files, id_prefix=id_prefix)
+    return plan_ingest(ids, files, labels, known, labels_required=labels_required, rehash=rehash)
 
 
 def class_list(*names):

@@ -1,0 +1,111 @@
+"""Processes that read files for an ingest: of small files most is Python's work, of which threads do one at a time."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from dataclasses import fields, replace
+from queue import SimpleQueue
+
+import pyarrow as pa
+
+from labelmill.schemas.errors import WorkFailed
+from labelmill.schemas.locations import is_object_url
+from labelmill.tasks.ingest.facts import FILES_PER_STEP, FactsRequest, FindFacts, find_facts
+
+_FILES_WORTH_PROCESSES = 8_000
+"""A process takes half a second of a core to start, in which a thread reads about as many small files."""
+
+
+@contextmanager
+def open_readers(root: str, *, files: int, workers: int) -> Iterator[FindFacts]:
+    """Give what finds facts of many files below `root`: processes where these are worth their start, else threads.
+
+    Zero `workers` are one for each core, or four for a bucket, which is waited for.
+    """
+    cores = os.cpu_count() or 1
+    if is_object_url(root) or files < _FILES_WORTH_PROCESSES:
+        yield find_facts
+        return
+    processes = [_Reader() for _ in range(min(workers or cores, cores))]
+    try:
+        yield _Readers(processes, threads=max(1, workers // len(processes))).find_facts
+    finally:
+        for process in processes:
+            process.close()
+
+
+class _Readers:
+    def __init__(self, readers: Sequence[_Reader], *, threads: int) -> None:
+        self._readers, self._threads = readers, threads
+        self._idle = SimpleQueue[_Reader]()
+        for reader in readers:
+            self._idle.put(reader)
+
+    @property
+    def processes(self) -> list[subprocess.Popen[bytes]]:
+        """The processes."""
+        return [reader.process for reader in self._readers]
+
+    def find_facts(self, request: FactsRequest) -> Iterator[pa.RecordBatch]:
+        uris, size = request.uris, FILES_PER_STEP * self._threads
+        steps = (uris[at : at + size] for at in range(0, len(uris), size))
+        pool = ThreadPoolExecutor(len(self._readers), thread_name_prefix="ingest")
+        try:
+            yield from pool.map(lambda step: self._ask(replace(request, uris=step, threads=self._threads)), steps)
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+    def _ask(self, request: FactsRequest) -> pa.RecordBatch:
+        reader = self._idle.get()
+        try:
+            return reader.ask(request)
+        finally:
+            self._idle.put(reader)
+
+
+class _Reader:
+    """A process of reader_process.py."""
+
+    def __init__(self) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "labelmill.tasks.ingest.reader_process"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"},
+        )
+        if not (self.process.stdin and self.process.stdout):  # which is what PIPE promises
+            raise WorkFailed("source: a process that reads files has no pipes")
+        self._requests, self._answers = self.process.stdin, self.process.stdout
+        self._stream: pa.RecordBatchStreamReader | None = None
+
+    def ask(self, request: FactsRequest) -> pa.RecordBatch:
+        """Return the facts of the files asked for; raise WorkFailed when the process has ended."""
+        asked = {field.name: getattr(request, field.name) for field in fields(request)}
+        try:
+            self._requests.write(json.dumps(asked).encode() + b"\n")
+            self._requests.flush()
+            if self._stream is None:
+                self._stream = pa.ipc.open_stream(self._answers)
+            return self._stream.read_next_batch()
+        except (OSError, StopIteration, pa.ArrowInvalid) as error:
+            raise WorkFailed(
+                f"source: a process that reads files ended with code {self.process.wait()} (-9: killed, for example "
+                "because memory ran out); run again, or with fewer --workers"
+            ) from error
+
+    def close(self) -> None:
+        """Let the process end; kill it when a read holds it up."""
+        try:
+            with suppress(OSError):
+                self._requests.close()
+            self.process.wait(timeout=2)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        self._answers.close()
