@@ -21,8 +21,9 @@ from labelmill.tasks.summarise import count_statuses
 
 if TYPE_CHECKING:
     from labelmill.schemas.versions import Version
+    from labelmill.tasks.ingest.chunks import Chunk
     from labelmill.tasks.ingest.facts import FindFacts
-    from labelmill.tasks.ingest.job import Chunk, IngestRun
+    from labelmill.tasks.ingest.job import IngestRun
     from labelmill.tasks.store.receipts import Receipt
 
 

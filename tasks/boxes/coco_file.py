@@ -15,9 +15,9 @@ import numpy as np
 import pyarrow as pa
 
 from labelmill.schemas.errors import BadInput, WorkFailed
-from labelmill.tasks.boxes.pause_collection import pause_collection
 from labelmill.tasks.boxes.plain_json import dump_rest, is_int64, key_of, take_int
 from labelmill.tasks.boxes.stream_json import HashingStream, JsonPiece, stream_json
+from labelmill.tasks.pause_collection import pause_collection
 
 _LISTS = frozenset({"images", "annotations", "categories"})
 

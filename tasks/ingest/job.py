@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import pyarrow as pa
@@ -20,7 +19,8 @@ from labelmill.schemas.parameters import (
     IngestParameters,
     IngestSettings,
 )
-from labelmill.schemas.versions import Part, Version, digest_json
+from labelmill.schemas.versions import Version, digest_json
+from labelmill.tasks.ingest.chunks import Chunk, cut_chunks, parts_of_split
 from labelmill.tasks.ingest.devkit import read_devkit
 from labelmill.tasks.ingest.facts import FindFacts, find_facts
 from labelmill.tasks.ingest.folder import label_by_folder, label_nothing
@@ -36,24 +36,13 @@ from labelmill.tasks.ingest.plan import (
     settle_labels,
 )
 from labelmill.tasks.ingest.real import read_real
-from labelmill.tasks.ingest.rows import RowSettings, build_rows
+from labelmill.tasks.ingest.rows import IMAGES_LAYOUT, RowSettings, build_rows
 from labelmill.tasks.ingest.sources import Listing, holds_files, list_source
 from labelmill.tasks.lineage import make_lineage
+from labelmill.tasks.pause_collection import pause_collection
 from labelmill.tasks.preflight import refuse_store_in_source
 from labelmill.tasks.store import Change, Table, open_store
 from labelmill.tasks.store.receipts import Receipt
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Chunk:
-    """Files to read for a part with the rows `image_ids`; its other rows are those of `replaces`, an older part."""
-
-    number: int
-    files: tuple[ListedFile, ...]
-    labels: tuple[int | None, ...]
-    image_ids: tuple[str, ...]
-    replaces: Part | None
-    key: str
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -77,6 +66,7 @@ class IngestRun:
         return sum(len(chunk.files) for chunk in self.chunks)
 
 
+@pause_collection()
 def prepare_imagenet(parameters: IngestImagenetParameters) -> IngestRun:
     """List ImageNet's files and find out what is new; raise BadInput when the source is not what was expected."""
     devkit = read_devkit(parameters.devkit) if parameters.devkit else None
@@ -87,6 +77,7 @@ def prepare_imagenet(parameters: IngestImagenetParameters) -> IngestRun:
     return prepare_ingest("ingest-imagenet", parameters, listing, labels)
 
 
+@pause_collection()
 def prepare_folder(parameters: IngestFolderParameters) -> IngestRun:
     """List a plain tree's files and find out what is new; raise BadInput when the source is not what was expected."""
     label = label_by_folder if parameters.labels == "folder" else label_nothing
@@ -123,7 +114,7 @@ def prepare_ingest(flow: str, parameters: IngestSettings, listing: Listing, foun
     plan = _plan(parameters, ids, files, labels, rows, settings)
     older = list(parts_of_split(latest, rows, parameters.split))
     known = dict(zip(ids, zip(files, labels, strict=True), strict=True))
-    chunks = tuple(_cut(parameters, plan, older, known, settings))
+    chunks = tuple(cut_chunks(parameters, plan, older, known, settings))
     run = digest_json([chunk.key for chunk in chunks])
     table.receipts.open_run(run)
     return IngestRun(
@@ -155,71 +146,6 @@ def _plan(
     )
 
 
-def parts_of_split(latest: Version | None, rows: pa.Table, split: str) -> Iterator[tuple[Part, list[str]]]:
-    """Yield each part of a split with its image ids, from the version's `rows` (image_id, split at least).
-
-    A part holds one split.
-    """
-    start = 0
-    for part in latest.parts if latest else ():
-        if rows["split"][start].as_py() == split:
-            yield part, rows["image_id"].slice(start, part.rows).to_pylist()
-        start += part.rows
-
-
-def _cut(
-    parameters: IngestSettings,
-    plan: IngestPlan,
-    older: Sequence[tuple[Part, list[str]]],
-    known: dict[str, tuple[ListedFile, int | None]],
-    settings: RowSettings,
-) -> Iterator[Chunk]:
-    """Yield a chunk for each older part with a changed or removed image, then chunks of the added images."""
-    changed = frozenset(plan.changed)
-    touched = changed.union(plan.removed)
-    pieces: list[tuple[Part | None, list[str]]] = [
-        (part, [image_id for image_id in ids if image_id in known])
-        for part, ids in older
-        if not touched.isdisjoint(ids)
-    ]
-    size = parameters.chunk_size
-    pieces += [(None, list(plan.added[start : start + size])) for start in range(0, len(plan.added), size)]
-    for number, (replaces, ids) in enumerate(piece for piece in pieces if piece[1]):
-        to_read = [known[image_id] for image_id in ids if replaces is None or image_id in changed]
-        files, labels = tuple(file for file, _ in to_read), tuple(label for _, label in to_read)
-        kept = (replaces.sha256, ids) if replaces else None
-        key = _chunk_key(files, labels, kept, settings, rehash=parameters.rehash)
-        yield Chunk(number=number, files=files, labels=labels, image_ids=tuple(ids), replaces=replaces, key=key)
-
-
-def _further(file: ListedFile, settings: RowSettings) -> list[object]:
-    """Return what decides the rows of some sources alone."""
-    several = settings.several.get(file.path)
-    further: list[object] = [] if several is None and file.member_uri is None else [file.member_uri, several]
-    return [*further, *file.rejected] if file.rejected else further
-
-
-def _chunk_key(
-    files: Sequence[ListedFile],
-    labels: Sequence[int | None],
-    kept: tuple[str, Sequence[str]] | None,
-    settings: RowSettings,
-    *,
-    rehash: bool,
-) -> str:
-    paths = hashlib.sha256(os.fsencode("\0".join(file.path for file in files))).hexdigest()  # no path has a zero byte
-    facts = [
-        paths,
-        [file.size for file in files],
-        [file.mtime_ns for file in files],
-        [file.kind for file in files],
-        labels,
-    ]
-    further = [[place, *found] for place, file in enumerate(files) if (found := _further(file, settings))]
-    bounds = [settings.split, settings.id_prefix, settings.max_pixels, settings.max_bytes, settings.labels_required]
-    return digest_json([IMAGES_SCHEMA.to_string(), settings.classes.digest(), bounds, kept, rehash, facts, further])
-
-
 def ingest_chunk(
     run: IngestRun, chunk: Chunk, *, read: FindFacts = find_facts, on_done: Callable[[int], None] = lambda n: None
 ) -> Receipt:
@@ -240,7 +166,7 @@ def ingest_chunk(
     receipt = Receipt(
         key=chunk.key,
         run=run.run,
-        part=part or run.table.write_part(rows, key=chunk.key),
+        part=part or run.table.write_part(rows, key=chunk.key, layout=IMAGES_LAYOUT),
         counts={"done": len(rows) - rejected, "rejected": rejected},
         retry=transient or run.parameters.rehash,  # what is asked to be read again is never taken from a receipt
     )

@@ -76,6 +76,11 @@ class ListedFile(NamedTuple):
         return self.member_uri or self.path
 
     @property
+    def is_plain(self) -> bool:
+        """Tell whether nothing that was listed speaks against reading the entry."""
+        return self.kind is FileKind.FILE and self.rejected is None
+
+    @property
     def rejection(self) -> tuple[Reason, str] | None:
         """Return the reason, with a sentence, why the entry is not read at all."""
         return self.rejected or KIND_REASONS.get(self.kind)

@@ -16,18 +16,15 @@ from labelmill.schemas.errors import BadInput
 from labelmill.schemas.images import IMAGES_SCHEMA, TRANSIENT_REASONS, Reason, Status
 from labelmill.schemas.parameters import IngestParameters
 from labelmill.schemas.versions import Part, Version, digest_json
-from labelmill.tasks.ingest.job import Chunk, IngestRun
+from labelmill.tasks.ingest.chunks import Chunk
+from labelmill.tasks.ingest.job import IngestRun
 from labelmill.tasks.ingest.list_files import ListedFile, as_text
 from labelmill.tasks.ingest.plan import IngestPlan, make_image_ids
-from labelmill.tasks.ingest.rows import RowSettings
+from labelmill.tasks.ingest.rows import IMAGES_LAYOUT, RowSettings
 from labelmill.tasks.store import open_store
-from labelmill.tasks.store.parquet import Layout
 from labelmill.tasks.store.receipts import Receipt
 
 _FACTS = ("uri", "bytes", "mtime_ns", "label")
-
-_LAYOUT = Layout(level=1, plain=("image_id", "uri", "bytes"))
-"""Most of these columns are digits of digests, which no level makes smaller."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -161,7 +158,7 @@ def write_piece(manifest: ManifestRun, number: int) -> Receipt:
     receipt = Receipt(
         key=chunk.key,
         run=run.run,
-        part=run.table.write_part(rows, key=chunk.key, layout=_LAYOUT),
+        part=run.table.write_part(rows, key=chunk.key, layout=IMAGES_LAYOUT),
         counts={"done": done, "rejected": len(rows) - done},
     )
     run.table.receipts.write(receipt)

@@ -15,9 +15,13 @@ from labelmill.schemas.locations import is_object_url
 from labelmill.tasks.ingest.facts import FACTS_SCHEMA, FactsRequest, FindFacts, find_facts
 from labelmill.tasks.ingest.list_files import ListedFile, as_text
 from labelmill.tasks.ingest.plan import lacks_label
+from labelmill.tasks.store.parquet import Layout
 
 THREADS_PER_CORE = 4
 """Reading waits for the disk more than it computes."""
+
+IMAGES_LAYOUT = Layout(level=1, plain=("image_id", "uri", "bytes", "sha256"))
+"""Most of these columns are names and digits of digests, which dictionaries and levels make no smaller."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,7 +57,7 @@ def build_rows(
     `read` finds the facts of those that can be read. `on_done(n)` is called in this thread with the number of files
     done since the last call; what it raises ends the work. Zero workers means four threads for each core.
     """
-    refused = [_refuse_unread(file, settings) for file in files]
+    refused = _refuse_unread(files, settings)
     places = [place for place, rejection in enumerate(refused) if rejection is None]
     request = FactsRequest(
         root=settings.root,
@@ -70,18 +74,23 @@ def build_rows(
     facts = pa.Table.from_batches(batches, FACTS_SCHEMA)
     if len(places) < len(files):
         facts = _spread(facts, places, len(files))
-    lacking = (Reason.NO_LABEL, settings.without_label)
-    for place, (file, label) in enumerate(zip(files, labels, strict=True)):
-        if lacks_label(file, label, required=settings.labels_required):
-            refused[place] = lacking
+    if settings.labels_required:
+        for place, (file, label) in enumerate(zip(files, labels, strict=True)):
+            if lacks_label(file, label, required=True):
+                refused[place] = (Reason.NO_LABEL, settings.without_label)
     return _join(files, labels, settings, _reject(facts, refused))
 
 
-def _refuse_unread(file: ListedFile, settings: RowSettings) -> tuple[Reason, str] | None:
-    """Return why a listed file is not read at all, None for one that is."""
-    if file.rejection is None and is_object_url(settings.root) and (file.size or 0) > settings.max_bytes:
-        return Reason.TOO_MANY_BYTES, f"more than {settings.max_bytes} bytes"
-    return file.rejection
+def _refuse_unread(files: Sequence[ListedFile], settings: RowSettings) -> list[tuple[Reason, str] | None]:
+    """Return for each listed file why it is not read at all, None for one that is."""
+    refused = [None if file.is_plain else file.rejection for file in files]
+    if is_object_url(settings.root):  # where the first of a file too large would be paid for
+        too_large = (Reason.TOO_MANY_BYTES, f"more than {settings.max_bytes} bytes")
+        refused = [
+            too_large if rejection is None and (file.size or 0) > settings.max_bytes else rejection
+            for file, rejection in zip(files, refused, strict=True)
+        ]
+    return refused
 
 
 def _spread(facts: pa.Table, places: Sequence[int], rows: int) -> pa.Table:
@@ -113,7 +122,7 @@ def _join(
     """Return the rows of IMAGES_SCHEMA from what was listed, what was read and the labels."""
     wnids = pa.array([name.wnid for name in settings.classes.classes], pa.string())
     ids = pa.array(labels, pa.int32())
-    several = settings.several
+    several, labels_type = settings.several, IMAGES_SCHEMA.field("labels").type
     columns: dict[str, pa.Array | pa.ChunkedArray] = {
         **{name: facts[name] for name in facts.column_names},
         "image_id": pa.array([settings.id_prefix + as_text(file.path) for file in files], pa.string()),
@@ -123,7 +132,9 @@ def _join(
         # The listing's, older than the read: a file written in between differs at the next ingest and is read again.
         "mtime_ns": pa.array([file.mtime_ns for file in files], pa.int64()),
         "label": ids,
-        "labels": pa.array([several.get(file.path) for file in files], IMAGES_SCHEMA.field("labels").type),
+        "labels": pa.array([several.get(file.path) for file in files], labels_type)
+        if several
+        else pa.nulls(len(files), labels_type),
         "wnid": wnids.take(ids),
     }
     return pa.table([columns[field.name] for field in IMAGES_SCHEMA], schema=IMAGES_SCHEMA).combine_chunks()

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def pause_collection() -> Iterator[None]:
-    """Collect no cycles until the end of the block; what nothing refers to is freed all the same."""
+    """Collect no cycles until the end of the block, or of a function; what nothing refers to is freed all the same."""
     was_on = gc.isenabled()
     gc.disable()
     try:
