@@ -30,6 +30,7 @@ from labelmill.tasks.ingest.plan import (
     IngestPlan,
     make_image_ids,
     plan_ingest,
+    refuse_replaced_split,
     refuse_shared_ids,
     settle_labels,
 )
@@ -118,6 +119,7 @@ def prepare_ingest(flow: str, parameters: IngestSettings, listing: Listing, foun
     columns = ["split", *COMPARED_COLUMNS]
     rows = table.read(latest, columns) if latest else IMAGES_SCHEMA.empty_table().select(columns)
     plan = _plan(parameters, files, labels, rows, settings)
+    refuse_replaced_split(plan, latest, dataset=parameters.dataset, split=parameters.split, root=root)
     older = list(parts_of_split(latest, rows, parameters.split))
     known = {parameters.id_prefix + as_text(file.path): (file, labels[place]) for place, file in enumerate(files)}
     chunks = tuple(_cut(parameters, plan, older, known, settings))
