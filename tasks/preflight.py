@@ -130,8 +130,10 @@ def _check_source(field: str, source: str) -> None:
             raise BadInput(f"{field}: {source} holds no objects; expected a place with images")
         return
     try:
-        if not (os.path.isfile(source) and is_archive(source)):
+        if not os.path.isfile(source):
             os.scandir(source).close()
+        elif not is_archive(source):
+            raise BadInput(f"{field}: {source}: neither a tar nor a zip, or one that is damaged; expected a folder too")
     except OSError as error:
         raise BadInput(f"{field}: {source}: {error.strerror}; expected a folder with images, a tar or a zip") from error
 

@@ -69,6 +69,7 @@ class IngestRun:
     before: frozenset[str]  # paths of the split's parts in the latest version
     dropped: frozenset[str]  # those of them that no image is left of
     run: str
+    repeated: int = 0  # members of the archive that a later one of their name hides
 
     @property
     def files_to_read(self) -> int:
@@ -129,7 +130,7 @@ def prepare_ingest(flow: str, parameters: IngestSettings, listing: Listing, foun
         parameters=parameters, flow=flow, table=table, latest=latest, plan=plan, settings=settings, chunks=chunks,
         before=frozenset(part.path for part, _ in older),
         dropped=frozenset(part.path for part, ids in older if known.keys().isdisjoint(ids)),
-        run=run,
+        run=run, repeated=listing.repeated,
     )  # fmt: skip
 
 

@@ -11,6 +11,7 @@ from tests.tasks.annotated_dataset import Dataset, make_jpeg
 
 from labelmill.schemas.errors import BadInput
 from labelmill.schemas.parameters import IngestYoloParameters
+from labelmill.tasks.boxes.read_small_files import list_below
 from labelmill.tasks.boxes.yolo import parse_line
 from labelmill.tasks.boxes.yolo_layout import find_yolo
 
@@ -182,3 +183,14 @@ def test_yolo_of_real_boxes_comes_back(dataset, sample_data):
         assert [parse_line(line).box for line in back.splitlines()] == [
             parse_line(line).box for line in text.splitlines()
         ]
+
+
+def test_list_below_links_that_lead_back_up_are_not_followed_without_end(tmp_path):
+    (tmp_path / "labels" / "deep").mkdir(parents=True)
+    (tmp_path / "labels" / "deep" / "a.txt").write_text("")
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "b.TXT").write_text("")
+    for number in range(3):
+        (tmp_path / "labels" / "deep" / f"up{number}").symlink_to("..")
+    (tmp_path / "labels" / "linked").symlink_to("../elsewhere")
+    assert list_below(tmp_path / "labels", ".txt") == ["deep/a.txt", "linked/b.TXT"]

@@ -63,3 +63,10 @@ def test_prepare_folder_another_source_in_the_same_split_is_refused_not_swapped(
     assert ingest("dogs", split="dogs").rows == 2
     (tmp_path / "cats").rename(tmp_path / "moved")
     assert ingest("moved").metadata["roots"]["train"] == str(tmp_path / "moved")
+
+
+def test_label_by_folder_names_that_lead_out_of_an_archive_make_no_class():
+    names = {"/abs.jpg": FileKind.OUTSIDE, "evil/../x.jpg": FileKind.OUTSIDE, "cat/a.jpg": FileKind.FILE}
+    labels = label_by_folder([ListedFile(path=n, size=1, mtime_ns=1, kind=kind) for n, kind in names.items()])
+    assert labels.keys == [None, None, "cat"]
+    assert [c.name for c in labels.classes.classes] == ["cat"]
