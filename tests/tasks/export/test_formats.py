@@ -290,3 +290,20 @@ def test_imagefolder_names_never_fall_together(content):
         written = [path for path in (dataset.folder / "out" / "train").rglob("*") if path.is_symlink()]
         assert len(written) == len(content)
         assert all(len(path.relative_to(dataset.folder / "out" / "train").parts) == 2 for path in written)
+
+
+def test_export_coco_of_an_older_boxes_version_says_what_its_own_source_said(dataset):
+    (dataset.images / "a.jpg").write_bytes(make_jpeg())
+    said = [
+        {
+            "images": [{"id": number, "file_name": "a.jpg", "width": 40, "height": 30, "license": number}],
+            "annotations": [{"id": 1, "image_id": number, "category_id": 1, "bbox": [1, 2, 3, 4]}],
+            "categories": [{"id": 1, "name": "cat"}],
+        }
+        for number in (7, 8)
+    ]
+    for content in said:
+        dataset.ingest_coco(content)
+    for number, content in enumerate(said, start=1):
+        dataset.export("coco", f"out{number}", boxes_version=number)
+        assert json.loads((dataset.folder / f"out{number}/annotations/instances_train.json").read_text()) == content
