@@ -17,6 +17,8 @@ from tests.tasks.annotated_dataset import Dataset, make_jpeg
 from labelmill.schemas.errors import BadInput, NotInStore
 from labelmill.schemas.parameters import IngestFolderParameters
 from labelmill.tasks.export import web_dataset
+from labelmill.tasks.export.out_folder import hold_folder
+from labelmill.tasks.store.files import temporary_beside
 
 COUNTS = {"cat": 5, "dog/big": 3}
 
@@ -307,3 +309,22 @@ def test_export_coco_of_an_older_boxes_version_says_what_its_own_source_said(dat
     for number, content in enumerate(said, start=1):
         dataset.export("coco", f"out{number}", boxes_version=number)
         assert json.loads((dataset.folder / f"out{number}/annotations/instances_train.json").read_text()) == content
+
+
+@pytest.mark.parametrize("form", ["csv", "imagefolder", "webdataset"])
+def test_export_again_removes_the_unfinished_files_of_a_killed_one(pets, form):
+    out = pets.folder / "out"
+    pets.export(form, images="copy")
+    whole = files_below(out)
+    with temporary_beside(out / "one.jpg") as temporary:
+        name = temporary.name  # a killed process leaves it
+    for place in {path.parent for path in out.rglob("*")}:
+        (place / name).write_bytes(b"half a picture")
+    pets.export(form, images="copy")
+    assert files_below(out) == whole
+
+
+def test_export_into_a_folder_that_another_export_holds_is_refused(pets):
+    first = pets.export("csv")
+    with hold_folder(first.out), pytest.raises(BadInput, match="another export is at work"):
+        pets.export("csv")
