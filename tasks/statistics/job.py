@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -22,7 +23,8 @@ from labelmill.tasks.store import Change, Table, open_store
 from labelmill.tasks.store.receipts import Receipt
 
 COLUMNS = (
-    "image_id", "split", "uri", "width", "height", "format", "mode", "bytes", "sha256", "label", "status", "reason",
+    "image_id", "split", "uri", "width", "height", "format", "mode", "bytes", "mtime_ns", "sha256", "label",
+    "status", "reason",
 )  # fmt: skip
 
 _RETRIED = frozenset({*TRANSIENT_REASONS, Reason.CHANGED, Reason.BROKEN_LINK, Reason.NOT_A_FILE})
@@ -91,10 +93,16 @@ def _cut(parameters: StatisticsParameters, images: Table, version: Version) -> I
         rows = _read_rows(images, part, parameters.split)
         for start in range(0, rows.num_rows, parameters.shard_size):
             piece = rows.slice(start, parameters.shard_size)
-            facts = piece.select(["image_id", "split", "label", "sha256", "status", "reason"]).to_pylist()
-            key = digest_json(["statistics 1", parameters.max_pixels, [list(row.values()) for row in facts]])
+            facts = [_decide(row) for row in piece.to_pylist()]
+            key = digest_json(["statistics 1", parameters.max_pixels, facts])
             yield StatisticsShard(number=number, part=part, start=start, stop=start + piece.num_rows, key=key)
             number += 1
+
+
+def _decide(row: dict[str, Any]) -> list[object]:
+    """Return what decides an image's counts; one without digest is known by place, length and time."""
+    facts = [row[name] for name in ("image_id", "split", "label", "sha256", "status", "reason")]
+    return facts if row["sha256"] is not None else [*facts, row["uri"], row["bytes"], row["mtime_ns"]]
 
 
 def _read_rows(images: Table, part: Part, split: str | None) -> pa.Table:
