@@ -22,6 +22,7 @@ import time
 import urllib.error
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from left_runs import POOL, answers, end_zombies, find_orphans
 from processes import command_of, end_family
@@ -45,7 +46,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
     up = commands.add_parser("up", help="start what is not running")
-    up.add_argument("--port", type=int, help=f"of a server that is to be started (default: {PORT})")
+    up.add_argument("--port", type=int, help=f"of the server (default: that of the last one, else {PORT})")
     up.add_argument("--limit", type=int, help="runs at a time (default: one for each GPU, one without)")
     commands.add_parser("down", help="end the worker with its runs, then the server")
     commands.add_parser("status", help="say what is running")
@@ -70,19 +71,19 @@ class Machine:
 
     def start_all(self, port: int | None, limit: int) -> None:
         """Start server and worker, and make pool and deployments what the files say; whatever runs already stays."""
-        asked = f"http://127.0.0.1:{port or PORT}/api"
-        url = (self._url() if self._running("server") else None) or asked
-        if port and url != asked:
-            sys.exit(
-                f"a server of this checkout runs at {url} already; for another port: make down, then make up again"
-            )
+        last = self._url()
+        url = f"http://127.0.0.1:{port}/api" if port else last or f"http://127.0.0.1:{PORT}/api"
+        if last not in (None, url):
+            if self._running("server"):
+                sys.exit(f"a server of this checkout runs at {last}; for another port: make down, then make up again")
+            self._end("worker")  # it looks for the server where that was
         environment = self._environment(url)
         self._make_folder()
         if self.settings.exists() and not self.settings.read_text().startswith(_MARK):
             sys.exit(f"{self.settings} is a file of yours: move it away, it would tell prefect of another server")
         if self._running("server") is None:
-            _refuse_taken(port or PORT)
-            self._start("server", ["--host", "127.0.0.1", "--port", str(port or PORT)], environment)
+            _refuse_taken(_port(url))
+            self._start("server", ["--host", "127.0.0.1", "--port", str(_port(url))], environment)
         self._wait_for("server", lambda: answers(url), SERVER_UP_WITHIN_S)
         self.settings.write_text(f'{_MARK}[api]\nurl = "{url}"\n')
         bootstrap = [sys.executable, str(ROOT / "deploy" / "bootstrap.py"), "--pool-limit", str(limit)]
@@ -105,17 +106,20 @@ class Machine:
     def end_all(self) -> None:
         """End the worker first, so that its runs can still say goodbye to the server."""
         for name in ("worker", "server"):
-            process = self._running(name)
-            if process is None:
-                print(f"{name}: not running")
-            else:
-                end_family(process)
-                print(f"{name}: ended")
-            self._pid_file(name).unlink(missing_ok=True)
+            self._end(name)
             if name == "worker":
                 self._end_orphans()
         if self.settings.exists() and self.settings.read_text().startswith(_MARK):
             self.settings.unlink()
+
+    def _end(self, name: str) -> None:
+        process = self._running(name)
+        if process is None:
+            print(f"{name}: not running")
+        else:
+            end_family(process)
+            print(f"{name}: ended")
+        self._pid_file(name).unlink(missing_ok=True)
 
     def _end_orphans(self) -> None:
         """End runs that outlived a worker which was killed."""
@@ -220,6 +224,10 @@ def _tell_of_another_server(url: str) -> None:
     other = os.environ.get("PREFECT_API_URL")
     if other and other.rstrip("/") != url:
         print(f"note: PREFECT_API_URL here is {other}, which comes before prefect.toml: unset it, or commands go there")
+
+
+def _port(url: str) -> int:
+    return urlsplit(url).port or PORT
 
 
 def _refuse_taken(port: int) -> None:

@@ -1,6 +1,7 @@
 """What `make up` and `make down` say of runs and processes, asked of an API that answers what a test wants."""
 
 import json
+import socket
 import subprocess
 import sys
 import threading
@@ -124,9 +125,20 @@ def test_local_up_with_another_port_than_the_running_server_s_is_refused_with_it
         url = "http://127.0.0.1:4211/api"
         (tmp_path / "prefect.toml").write_text(f'# written by make up, removed by make down\n[api]\nurl = "{url}"\n')
         code, said = run_local(root, tmp_path, "up", "--port", "4300")
-        assert (code, said.startswith(f"a server of this checkout runs at {url} already")) == (1, True)
+        assert (code, said.startswith(f"a server of this checkout runs at {url}; ")) == (1, True)
     finally:
         server.communicate(b"\n")
+
+
+def test_local_up_after_its_server_died_takes_the_port_of_before_where_worker_and_commands_look(root, tmp_path):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        url = f"http://127.0.0.1:{port}/api"
+        (tmp_path / "prefect.toml").write_text(f'# written by make up, removed by make down\n[api]\nurl = "{url}"\n')
+        code, said = run_local(root, tmp_path, "up")
+    assert (code, said.startswith(f"port {port} is taken")) == (1, True)
 
 
 def test_local_up_in_a_folder_that_cannot_be_written_says_so_in_one_line(root, tmp_path):
