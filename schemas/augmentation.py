@@ -143,7 +143,16 @@ class Mosaic(_Operation):
 
 
 Operation = Annotated[
-    RandomResizedCrop | PadCrop | Resize | MultiScale | Flip | ColorJitter | RandAugment | AutoAugment | Cutout | Mosaic,
+    RandomResizedCrop
+    | PadCrop
+    | Resize
+    | MultiScale
+    | Flip
+    | ColorJitter
+    | RandAugment
+    | AutoAugment
+    | Cutout
+    | Mosaic,
     Field(discriminator="op"),
 ]
 

@@ -1,6 +1,6 @@
 """The operations of AutoAugment and RandAugment, their magnitudes, and the published policies.
 
-Source: Cubuk et al. 2019, AutoAugment, tables 6, 7, 9 and the SVHN table of the appendix; Cubuk et al. 2020, RandAugment.
+Source: Cubuk et al. 2019, AutoAugment, table 6 and the policies of the appendix; Cubuk et al. 2020, RandAugment.
 Magnitudes become amounts as torchvision has them, where colours too are changed in both directions.
 """
 

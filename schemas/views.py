@@ -26,7 +26,7 @@ class _Step(BaseModel):
 
 
 class CropStep(_Step):
-    """Cut a rectangle, in pixels. `reflect` pixels of mirror image lie around the frame, and left and top count from them."""
+    """Cut a rectangle, in pixels. Left and top count from outside `reflect` pixels of mirror image around the frame."""
 
     op: Literal["crop"] = "crop"
     left: int = Field(ge=0)
@@ -127,7 +127,9 @@ def parse_steps(text: str) -> tuple[Step, ...]:
     try:
         return _STEPS.validate_json(text)
     except ValidationError as error:
-        raise BadInput(f"steps: {text[:80]!r}: expected a list of steps as recorded: {error.errors()[0]['msg']}") from error
+        raise BadInput(
+            f"steps: {text[:80]!r}: expected a list of steps as recorded: {error.errors()[0]['msg']}"
+        ) from error
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,6 +12,7 @@ from typing import Any
 from labelmill.schemas.errors import BadInput
 from labelmill.schemas.locations import is_object_url
 from labelmill.schemas.parameters import (
+    AugmentParameters,
     DivideParameters,
     DomainsParameters,
     ExportLabelMapsParameters,
@@ -31,6 +32,7 @@ from labelmill.schemas.parameters import (
     StatisticsParameters,
     TeacherParameters,
 )
+from labelmill.tasks.augmentation.preflight import check_augment
 from labelmill.tasks.boxes.preflight import check_annotated
 from labelmill.tasks.cifar.files import choose_files, find_cifar_files
 from labelmill.tasks.export.preflight import check_dataset
@@ -56,6 +58,12 @@ def check_parameters(parameters: FlowParameters) -> None:
 
 def _check_images(parameters: RelabelParameters | StatisticsParameters | DivideParameters) -> None:
     open_store(parameters.store).table(f"{parameters.dataset}.images").version(parameters.images_version)
+
+
+def _check_augment(parameters: AugmentParameters) -> None:
+    check_augment(parameters)
+    if parameters.out is not None:
+        _check_out(parameters.out, parameters.store)
 
 
 def _check_tables(parameters: FindLeaksParameters) -> None:
@@ -159,6 +167,7 @@ def refuse_store_in_source(folder: str | Path, root: str) -> None:
 _CHECKS: tuple[tuple[type | UnionType, Callable[[Any], object]], ...] = (
     (IngestSettings, _check_ingest),
     (ExtractParameters, _check_extract),
+    (AugmentParameters, _check_augment),
     (RelabelParameters | StatisticsParameters | DivideParameters, _check_images),
     (DomainsParameters, lambda given: open_store(given.store).table(f"{given.other}.images").version()),
     (FindLeaksParameters, _check_tables),

@@ -189,4 +189,5 @@ def _share_covered(boxes: Floats, step: CutoutStep) -> Floats:
     low, high = np.maximum(boxes[:, :2], hole[:2]), np.minimum(boxes[:, 2:], hole[2:])
     common = np.prod(np.clip(high - low, 0, None), axis=1)
     areas = _areas(boxes)
-    return np.divide(common, areas, out=np.zeros(len(boxes)), where=areas > 0)
+    share: Floats = np.divide(common, areas, out=np.zeros(len(boxes)), where=areas > 0)
+    return share

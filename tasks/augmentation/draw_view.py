@@ -67,8 +67,8 @@ def draw_view(
 ) -> View:
     """Return the view that (policy, seed, epoch, image_id) gives of an image of `size` (width, height) in pixels.
 
-    `partners` are the images that a mosaic draws from; `digest` is the policy's, where it is known. Raises BadInput when
-    a mosaic has none.
+    `partners` are the images that a mosaic draws from; `digest` is the policy's, where it is known. Raises BadInput
+    when a mosaic has none.
     """
     draws = Draws(digest or policy.digest(), seed, epoch, image_id)
     steps: list[Step] = []

@@ -41,7 +41,10 @@ def frame_of(pixels: Pixels) -> Frame:
 def crop(pixels: Pixels, step: CropStep) -> Pixels:
     """Return a part of an image, of its mirror images where it reaches beyond the edge; may share memory."""
     if step.reflect:
-        pixels = cv2.copyMakeBorder(pixels, *[step.reflect] * 4, cv2.BORDER_REFLECT_101).astype(np.uint8, copy=False)
+        around = step.reflect
+        pixels = geometric.copy_make_border_with_value_extension(
+            pixels, around, around, around, around, cv2.BORDER_REFLECT_101, 0
+        )
     part: Pixels = crops.crop(pixels, step.left, step.top, step.left + step.width, step.top + step.height)
     return part
 
@@ -96,7 +99,7 @@ def adjust(pixels: Pixels, step: AdjustStep) -> Pixels:
         case "posterize":
             changed = pixels if amount >= 8 else colours.posterize(pixels, int(amount))
         case "solarize":
-            changed = _look_up(pixels, np.where(_VALUES >= amount, 255 - _VALUES, _VALUES))
+            changed = _look_up(pixels, np.where(amount <= _VALUES, 255 - _VALUES, _VALUES))
     return changed
 
 
@@ -120,7 +123,7 @@ def _sharpen(pixels: Pixels, factor: float) -> Pixels:
 
 
 def set_tone(pixels: Pixels, step: ToneStep) -> Pixels:
-    """Return (H, W, 3) with its colours inverted, equalised, or stretched to the whole range, each channel by itself."""
+    """Return (H, W, 3) inverted, equalised, or stretched to the whole range of values, each channel by itself."""
     match step.op:
         case "invert":
             inverted: Pixels = colours.invert(pixels)
@@ -140,7 +143,8 @@ def _equalize(counts: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     if not step:
         return _VALUES
     below = np.cumsum(counts) - counts
-    return np.minimum((below + step // 2) // step, 255)
+    table: npt.NDArray[np.int64] = np.minimum((below + step // 2) // step, 255)
+    return table
 
 
 def _stretch(counts: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:

@@ -4,6 +4,15 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.tasks.augmentation.view_strategies import (
+    boxes_in,
+    keys,
+    noise,
+    policies,
+    quick,
+    single_image_policies,
+    sizes,
+)
 
 from labelmill.schemas.augmentation import Flip, Policy, RandomResizedCrop
 from labelmill.schemas.errors import BadInput
@@ -21,7 +30,6 @@ from labelmill.schemas.views import (
 from labelmill.tasks.augmentation.apply_view import apply_to_boxes, apply_to_mask, apply_to_pixels
 from labelmill.tasks.augmentation.draw_view import draw_view
 from labelmill.tasks.augmentation.geometry import describe_view
-from tests.tasks.augmentation.view_strategies import boxes_in, keys, noise, policies, quick, single_image_policies, sizes
 
 PARTNERS = {"a.jpg": noise((31, 17), 1), "b.jpg": noise((5, 60), 2), "c.jpg": noise((1, 1), 3)}
 PARTNER_SIZES = tuple((name, pixels.shape[1::-1]) for name, pixels in PARTNERS.items())
@@ -44,7 +52,9 @@ def test_apply_to_pixels_replay_from_the_record_is_identical(policy, key, size):
 @given(st.data(), policies, keys, sizes)
 def test_apply_to_boxes_boxes_stay_inside_and_masks_follow(data, policy, key, size):
     view = draw_view(policy, **key, size=size, partners=PARTNER_SIZES)
-    tiles = [tile for step in view.steps if isinstance(step, MosaicStep) for tile in step.tiles if tile.image_id is None]
+    tiles = [
+        tile for step in view.steps if isinstance(step, MosaicStep) for tile in step.tiles if tile.image_id is None
+    ]
     tile = tiles[0] if tiles else None
     boxes = data.draw(boxes_in(size))
     carried = apply_to_boxes(boxes, view.steps, size=size, tile=tile)
@@ -116,7 +126,10 @@ def test_apply_to_boxes_follow_a_bright_square(filter_):
 
 def test_apply_to_boxes_hidden_ones_are_left_out():
     boxes = np.array([[0, 0, 10, 10], [0, 0, 40, 10], [30, 0, 40, 10], [5, 5, 5, 9], [-9, -9, -1, -1]], float)
-    steps = (CropStep(left=20, top=0, width=20, height=10), CutoutStep(left=10, top=0, width=10, height=5, fill=(0, 0, 0)))
+    steps = (
+        CropStep(left=20, top=0, width=20, height=10),
+        CutoutStep(left=10, top=0, width=10, height=5, fill=(0, 0, 0)),
+    )
     carried = apply_to_boxes(boxes, steps, size=(40, 10))
     assert carried.places.tolist() == [1, 2]
     assert carried.xyxy.tolist() == [[0, 0, 20, 10], [10, 0, 20, 10]]

@@ -1,4 +1,4 @@
-"""Steps do to pixels what torchvision's operations on PIL images do: those that the published policies were made with."""
+"""Steps do to pixels what torchvision does to PIL images, which the published policies were made with."""
 
 import math
 
