@@ -199,6 +199,7 @@ class _Carrier:
             added += 1
             raw.images.append(place)
             raw.xyxy.append(tuple(box))
+            raw.source_boxes.append(None)
             raw.class_ids.append(column["class_id"])
             raw.category_ids.append(column["category_id"])
             raw.crowds.append(column["iscrowd"])

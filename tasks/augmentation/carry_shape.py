@@ -82,8 +82,8 @@ def _draw_polygons(polygons: list[Any], size: Frame) -> Pixels | None:
     if not drawn:
         return None
     encoded = coco_mask.merge(coco_mask.frPyObjects(drawn, size[1], size[0]))
-    mask: Pixels = np.ascontiguousarray(coco_mask.decode(encoded))
-    return mask
+    # Its own decoding needs a protocol that numpy 2 warns of.
+    return _draw_runs(encoded["counts"].decode("ascii"), [size[1], size[0]], size)
 
 
 def _is_polygon(polygon: object, side: int) -> bool:

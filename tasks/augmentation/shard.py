@@ -134,7 +134,7 @@ class _Maker:
         view_id = name_view(row["image_id"], shard.epoch, given.format)
         record: Row = {
             "image_id": row["image_id"], "split": row["split"], "epoch": shard.epoch, "policy_digest": run.digest,
-            "seed": given.seed, "view_id": view_id if self._tree else None, "status": Status.DONE.value,
+            "seed": given.seed, "view_id": view_id if self._tree else None, "status": Status.DONE.value, "reason": None,
         }  # fmt: skip
         image: Row = {
             "image_id": view_id, "split": row["split"], "uri": view_id, "label": row["label"],
