@@ -104,7 +104,7 @@ class RandAugment(_Operation):
 
     op: Literal["rand_augment"] = "rand_augment"
     operations: int = Field(2, ge=0, le=16, description="how many are applied, one after the other")
-    magnitude: int = Field(9, ge=0, lt=RAND_AUGMENT_LEVELS, description="0 to 30")
+    magnitude: int = Field(9, ge=0, le=RAND_AUGMENT_LEVELS - 1, description="0 to 30")
     filter: Literal["nearest", "linear"] = "nearest"
     fill: Fill = GREY
 

@@ -21,7 +21,7 @@ from labelmill.tasks.augmentation.recorded_views import DrawnViews, ViewSource
 
 
 class AugmentedImages(Dataset[tuple[Any, ...]]):
-    """The items of a dataset, each image as a `Crop`: its view, the box of what is in sight, and whether it is mirrored.
+    """The items of a dataset, each image as a `Crop`: its view, the box of what is in sight, whether it is mirrored.
 
     A view depends on (policy, seed, epoch, image id) alone, so that no order, sampler or number of workers changes it.
     Call `set_epoch` before each epoch; workers that live on see it too. The label of a view is pooled over its box.
@@ -50,7 +50,7 @@ class AugmentedImages(Dataset[tuple[Any, ...]]):
         if len(self.ids) != len(dataset):
             raise BadInput(f"ids: expected one for each of {len(dataset)} items, got {len(self.ids)}")
         self.then = then
-        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
+        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()  # type: ignore[no-untyped-call]
 
     @property
     def samples(self) -> list[Any]:

@@ -11,6 +11,7 @@ import os
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # else the import asks a server for the latest release
 
+import albucore
 import albumentations.augmentations.crops.functional as crops
 import albumentations.augmentations.dropout.functional as holes
 import albumentations.augmentations.geometric.functional as geometric
@@ -57,13 +58,14 @@ def resize(pixels: Pixels, step: ResizeStep) -> Pixels:
 def resize_to(pixels: Pixels, size: Frame, name: Filter) -> Pixels:
     """Return an image resized to (width, height)."""
     chosen = cv2.INTER_NEAREST_EXACT if pixels.ndim == 2 else _FILTERS[name]
-    resized: Pixels = geometric.resize(np.ascontiguousarray(pixels), (size[1], size[0]), chosen)
+    resized: Pixels = geometric.resize(pixels, (size[1], size[0]), chosen)
     return resized
 
 
 def flip(pixels: Pixels) -> Pixels:
     """Return the mirror image."""
-    return np.ascontiguousarray(pixels[:, ::-1])
+    mirrored: Pixels = cv2.flip(pixels, 1).astype(np.uint8, copy=False)
+    return mirrored
 
 
 def warp(pixels: Pixels, step: WarpStep) -> Pixels:
@@ -99,17 +101,12 @@ def adjust(pixels: Pixels, step: AdjustStep) -> Pixels:
         case "posterize":
             changed = pixels if amount >= 8 else colours.posterize(pixels, int(amount))
         case "solarize":
-            changed = _look_up(pixels, np.where(amount <= _VALUES, 255 - _VALUES, _VALUES))
+            table = np.where(amount <= _VALUES, 255 - _VALUES, _VALUES)
+            changed = albucore.sz_lut(pixels, table.astype(np.uint8), False)
     return changed
 
 
 _VALUES = np.arange(256)
-
-
-def _look_up(pixels: Pixels, table: npt.NDArray[np.int64]) -> Pixels:
-    """Return each value's entry of a table: (256,), or (256, 3) with one for each channel."""
-    changed: Pixels = cv2.LUT(pixels, table.astype(np.uint8)[None]).astype(np.uint8, copy=False)
-    return changed
 
 
 def _sharpen(pixels: Pixels, factor: float) -> Pixels:
@@ -132,8 +129,16 @@ def set_tone(pixels: Pixels, step: ToneStep) -> Pixels:
             make_table = _equalize
         case "auto_contrast":
             make_table = _stretch
-    tables = [make_table(np.bincount(pixels[..., channel].ravel(), minlength=256)) for channel in range(3)]
-    return _look_up(pixels, np.stack(tables, axis=-1))
+    table = np.stack([make_table(_count_values(pixels, channel)) for channel in range(3)], axis=-1)
+    changed: Pixels = cv2.LUT(pixels, table.astype(np.uint8)[None]).astype(np.uint8, copy=False)
+    return changed
+
+
+def _count_values(pixels: Pixels, channel: int) -> npt.NDArray[np.int64]:
+    """Return the (256,) counts of a channel's values; OpenCV's are floats, whole up to 16 million."""
+    if pixels.shape[0] * pixels.shape[1] < 2**24:
+        return cv2.calcHist([pixels], [channel], None, [256], [0, 256]).ravel().astype(np.int64)
+    return np.bincount(pixels[..., channel].ravel(), minlength=256)
 
 
 def _equalize(counts: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:

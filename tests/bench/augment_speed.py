@@ -3,7 +3,7 @@
     python tests/bench/augment_speed.py [--images 200] [--rounds 7]
 
 Images are decoded before: 500x375 pixels, smooth colours with noise, or the short256 sample images where
-LABELMILL_SAMPLE_DATA names their folder. Both sides start from uint8 pixels and end at uint8 pixels of 224x224, and draw
+LABELMILL_SAMPLE_DATA names their folder. Both sides start from uint8 pixels, end at uint8 pixels of 224x224 and draw
 their own numbers; ours also keeps them as steps. torchvision works on tensors and on PIL images; both are measured.
 """
 
@@ -27,8 +27,8 @@ from torchvision.transforms import v2
 
 from labelmill.schemas.policy_presets import PRESETS
 from labelmill.tasks.augmentation.apply_view import apply_to_pixels
-from labelmill.tasks.augmentation.recorded_views import DrawnViews
 from labelmill.tasks.augmentation.pixel_ops import Pixels
+from labelmill.tasks.augmentation.recorded_views import DrawnViews
 
 SIZE = 224
 GREY = 128
@@ -82,9 +82,9 @@ def main() -> None:
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
     images = load_images(options.images)
-    tensors = [torch.from_numpy(image).permute(2, 0, 1).contiguous() for image in images]
+    tensors = [torch.from_numpy(image.copy()).permute(2, 0, 1).contiguous() for image in images]
     pictures = [Image.fromarray(image) for image in images]
-    print(f"{len(images)} images, {options.rounds} alternating rounds, medians, views a second of CPU time of one thread\n")
+    print(f"{len(images)} images, {options.rounds} alternating rounds, medians; views for each second of CPU time\n")
     print("| policy | labelmill | of it drawing | torchvision, tensors | torchvision, PIL | against the faster |")
     print("|---|---|---|---|---|---|")
     for policy in THEIRS:

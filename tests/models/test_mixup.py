@@ -9,7 +9,9 @@ from labelmill.schemas.errors import BadInput
 
 
 def test_mixup_labels_have_the_share_of_the_pixels():
-    images = torch.eye(6)[:, :3, None, None].expand(-1, -1, 4, 5) + torch.eye(6)[:, 3:, None, None].expand(-1, -1, 4, 5) * 9
+    images = (
+        torch.eye(6)[:, :3, None, None].expand(-1, -1, 4, 5) + torch.eye(6)[:, 3:, None, None].expand(-1, -1, 4, 5) * 9
+    )
     labels = torch.eye(6)
     for seed in range(20):
         mixed, mixed_labels = mixup(images, labels, alpha=1.0, generator=torch.Generator().manual_seed(seed))

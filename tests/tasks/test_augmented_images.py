@@ -83,7 +83,9 @@ def test_pool_label_of_a_replayed_crop_is_that_of_a_crop_made_by_hand(folder, im
 def test_recorded_views_of_the_flow_are_the_trainers(folder, images):
     policy = folder / "small.yaml"
     policy.write_text("operations: [{op: random_resized_crop, size: [24, 32]}, flip, rand_augment]\n")
-    parameters = AugmentParameters(store=str(folder / "store"), dataset="imagenet", policy=str(policy), seed=5, epochs=2)
+    parameters = AugmentParameters(
+        store=str(folder / "store"), dataset="imagenet", policy=str(policy), seed=5, epochs=2
+    )
     run = prepare_augment(parameters)
     commit_views(run, [make_shard(run, shard, None) for shard in run.shards])
     views = labelmill.RecordedViews(labelmill.open_store(folder / "store"), "imagenet.views")
@@ -96,7 +98,7 @@ def test_recorded_views_of_the_flow_are_the_trainers(folder, images):
         recorded.set_epoch(epoch)
         assert views_of(drawn, range(8)) == views_of(recorded, (5, 2, 7, 0, 1, 3, 4, 6))
     recorded.set_epoch(2)
-    with pytest.raises(NotInStore, match="no view of 'n01443537/n01443537_0.JPEG' in epoch 2"):
+    with pytest.raises(NotInStore, match=r"no view of 'n01443537/n01443537_0.JPEG' in epoch 2"):
         recorded[0]
 
 

@@ -33,7 +33,11 @@ def pictured(dataset):
         w, h = size[0] // 2, size[1] // 2
         annotations += [
             {"bbox": [2, 3, w, h], "segmentation": [[2, 3, 2 + w, 3, 2 + w, 3 + h, 2, 3 + h]], "iscrowd": 0},
-            {"bbox": [0, 0, *size], "segmentation": {"size": size[::-1], "counts": [0, size[0] * size[1]]}, "iscrowd": 1},
+            {
+                "bbox": [0, 0, *size],
+                "segmentation": {"size": size[::-1], "counts": [0, size[0] * size[1]]},
+                "iscrowd": 1,
+            },
             {"bbox": [1, 1, 0, 5], "iscrowd": 0},
         ]
         for extra in annotations[-3:]:
@@ -86,7 +90,9 @@ def test_augment_rows_carry_labels_files_and_rejects(pictured, tmp_path):
 
 def test_augment_cut_otherwise_stopped_and_repeated_gives_the_same(pictured, tmp_path):
     options = {"policy": "strong-cifar", "epochs": 2, "into": "more", "shard_size": 2}
-    whole = augment(pictured.store, **options | {"into": "whole", "shard_size": 100}, out=str(tmp_path / "whole"), workers=1)
+    whole = augment(
+        pictured.store, **options | {"into": "whole", "shard_size": 100}, out=str(tmp_path / "whole"), workers=1
+    )
     augment(pictured.store, **options, out=str(tmp_path / "out"), shards=3)
     made = augment(pictured.store, **options, out=str(tmp_path / "out"))
     assert made.worked == 3
@@ -95,7 +101,7 @@ def test_augment_cut_otherwise_stopped_and_repeated_gives_the_same(pictured, tmp
     drop = {"mtime_ns"}
     for table in ("views", "images", "boxes"):
         one, other = (
-            sorted((sorted((k, str(v)) for k, v in row.items() if k not in drop) for row in made.rows(f"{name}.{table}")))
+            sorted(sorted((k, str(v)) for k, v in row.items() if k not in drop) for row in made.rows(f"{name}.{table}"))
             for name in ("whole", "more")
         )
         assert one == other, table
@@ -118,7 +124,7 @@ def test_augment_other_file_at_a_views_place_is_never_replaced(pictured, tmp_pat
     place = tmp_path / "out/train/1.png.e0.jpg"
     place.parent.mkdir(parents=True)
     place.write_bytes(b"mine")
-    with pytest.raises(BadInput, match="out: .*1.png.e0.jpg: a file with another content is there"):
+    with pytest.raises(BadInput, match=r"out: .*1.png.e0.jpg: a file with another content is there"):
         augment(pictured.store, into="more", out=str(tmp_path / "out"))
     assert place.read_bytes() == b"mine"
 
@@ -205,7 +211,7 @@ def test_augment_name_of_another_dataset_is_refused(pictured, tmp_path):
     pictured.ingest_coco({"images": images, "annotations": [], "categories": []}, dataset="other")
     with pytest.raises(BadInput, match="into: dataset other is there and was not made of coco by augment"):
         augment(pictured.store, into="other", out=str(tmp_path / "out"))
-    with pytest.raises(BadInput, match="table: coco.image_entries is there and holds something else"):
+    with pytest.raises(BadInput, match=r"table: coco.image_entries is there and holds something else"):
         augment(pictured.store, table="image_entries")
 
 
