@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, get_worker_info
 
 from labelmill.models.crops import Crop
 from labelmill.schemas.augmentation import Policy
 from labelmill.schemas.errors import BadInput
 from labelmill.tasks.augmentation.apply_view import apply_to_pixels
-from labelmill.tasks.augmentation.pixel_ops import Pixels
+from labelmill.tasks.augmentation.pixel_ops import Pixels, use_one_thread
 from labelmill.tasks.augmentation.read_policy import read_policy
 from labelmill.tasks.augmentation.recorded_views import DrawnViews, ViewSource
 
@@ -70,6 +70,8 @@ class AugmentedImages(Dataset[tuple[Any, ...]]):
         return len(self.ids)
 
     def __getitem__(self, place: int) -> tuple[Any, ...]:
+        if get_worker_info() is not None:
+            use_one_thread()
         item = self.dataset[place]
         image, rest = (item[0], item[1:]) if isinstance(item, tuple) else (item, ())
         pixels = _as_pixels(image)

@@ -34,6 +34,11 @@ _SMOOTH = np.array([[1, 1, 1], [1, 5, 1], [1, 1, 1]], np.float32) / 13
 """Pillow's SMOOTH, which its sharpness mixes with."""
 
 
+def use_one_thread() -> None:
+    """Keep OpenCV from threads of its own in this process: beside ours they only wait for each other."""
+    cv2.setNumThreads(1)
+
+
 def frame_of(pixels: Pixels) -> Frame:
     """Return (width, height)."""
     return pixels.shape[1], pixels.shape[0]

@@ -18,7 +18,7 @@ from labelmill.tasks.augmentation.apply_view import apply_to_pixels
 from labelmill.tasks.augmentation.draw_view import PartnerSizes, draw_view
 from labelmill.tasks.augmentation.encode_view import encode_view, name_view
 from labelmill.tasks.augmentation.job import AugmentRun, Row, ShardReceipts, ViewShard, read_rows
-from labelmill.tasks.augmentation.pixel_ops import Pixels, frame_of
+from labelmill.tasks.augmentation.pixel_ops import Pixels, frame_of, use_one_thread
 from labelmill.tasks.images.decode_image import decode_ingested
 from labelmill.tasks.images.read_ingested import read_ingested
 from labelmill.tasks.images.rejected_image import RejectedImage
@@ -74,6 +74,7 @@ def make_shard(
     """
     rows = read_rows(run.images, shard.part, run.parameters.split).slice(shard.start, len(shard)).to_pylist()
     maker = _Maker(run, shard, tree)
+    use_one_thread()
     made: list[tuple[Row, Row]] = []
     pool = ThreadPoolExecutor(run.parameters.workers or os.cpu_count() or 1, thread_name_prefix="augment")
     try:

@@ -1,5 +1,8 @@
 """Augmented images in a trainer: replayable in any order and by any worker, with the pooled label of what they show."""
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -100,6 +103,26 @@ def test_recorded_views_of_the_flow_are_the_trainers(folder, images):
     recorded.set_epoch(2)
     with pytest.raises(NotInStore, match=r"no view of 'n01443537/n01443537_0.JPEG' in epoch 2"):
         recorded[0]
+
+
+def test_loop_of_the_augmentation_page_runs(folder):
+    page = (Path(__file__).parents[2] / "docs" / "augmentation.md").read_text()
+    (code,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    values = {
+        '"/data/imagenet/train"': repr(str(folder / "train")), "256": "4", "range(90)": "range(2)",
+        "num_workers=8, persistent_workers=True": "num_workers=0",
+    }  # fmt: skip
+    for old, new in values.items():
+        assert code.count(old) == 1, old
+        code = code.replace(old, new)
+    names = {
+        "labelmill": labelmill, "ImageFolder": ImageFolder, "DataLoader": DataLoader,
+        "normalise": lambda image: as_pixels(image).float(),
+        "maps": labelmill.LabelMaps(labelmill.open_store(folder / "store"), "imagenet.label_maps"),
+    }  # fmt: skip
+    exec(code, names)
+    assert names["labels"].shape == (4, 8)
+    assert names["pixels"].shape == (4, 3, 224, 224)
 
 
 @pytest.mark.parametrize(
