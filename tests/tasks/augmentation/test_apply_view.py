@@ -29,7 +29,7 @@ from labelmill.schemas.views import (
 )
 from labelmill.tasks.augmentation.apply_view import apply_to_boxes, apply_to_mask, apply_to_pixels
 from labelmill.tasks.augmentation.draw_view import draw_view
-from labelmill.tasks.augmentation.geometry import describe_view
+from labelmill.tasks.augmentation.geometry import describe_view, frame_after
 
 PARTNERS = {"a.jpg": noise((31, 17), 1), "b.jpg": noise((5, 60), 2), "c.jpg": noise((1, 1), 3)}
 PARTNER_SIZES = tuple((name, pixels.shape[1::-1]) for name, pixels in PARTNERS.items())
@@ -46,6 +46,28 @@ def test_apply_to_pixels_replay_from_the_record_is_identical(policy, key, size):
     assert not np.shares_memory(first, pixels)
     replayed = apply_to_pixels(pixels, parse_steps(dump_steps(view.steps)), read_partner=PARTNERS.__getitem__)
     assert first.tobytes() == replayed.tobytes()
+
+
+def find_slack(steps, size):
+    """How far nearest pixels may be off their true place, in pixels of the view and of the image.
+
+    Each resampling adds a pixel of the larger of its two frames; what comes behind it scales it along.
+    """
+    in_view, in_image, scale, frame = 0.0, 0.0, 1.0, size
+    for step in steps:
+        before, frame = frame, frame_after(step, frame)
+        grows = max(frame[0] / before[0], frame[1] / before[1])
+        shrinks = min(frame[0] / before[0], frame[1] / before[1])
+        if isinstance(step, MosaicStep):
+            grows = max(t.scaled_width / size[0] + t.scaled_height / size[1] for t in step.tiles if t.image_id is None)
+        if isinstance(step, ResizeStep | MosaicStep):
+            in_view = in_view * grows + max(1, grows)
+            scale *= shrinks
+            in_image += max(1, grows) / scale
+        elif isinstance(step, WarpStep):
+            in_view = 1.5 * in_view + 1
+            in_image = 1.5 * in_image + 1 / scale
+    return in_view, in_image
 
 
 @quick
@@ -69,13 +91,12 @@ def test_apply_to_boxes_boxes_stay_inside_and_masks_follow(data, policy, key, si
     assert shown.shape == (view.height, view.width)
     assert set(np.unique(shown)) <= {0, 1}
     whole = apply_to_boxes(np.array([[0, 0, *size]], float), view.steps, size=size, tile=tile)
-    if shown.any():  # nearest pixels may reach half a pixel further than the box
+    hidden = any(isinstance(step, CutoutStep) for step in view.steps)  # a cutout leaves masks, and may hide a box
+    assert len(whole.xyxy) or hidden or not shown.any()
+    if shown.any() and len(whole.xyxy):
         rows, columns = np.nonzero(shown)
-        x1, y1, x2, y2 = whole.xyxy[0]
-        assert x1 - 1 <= columns.min()
-        assert columns.max() + 1 <= x2 + 1
-        assert y1 - 1 <= rows.min()
-        assert rows.max() + 1 <= y2 + 1
+        found = np.array([columns.min(), rows.min(), -columns.max() - 1, -rows.max() - 1])
+        assert (found >= whole.xyxy[0] * [1, 1, -1, -1] - find_slack(view.steps, size)[0] - 1e-6).all()
 
 
 @quick
@@ -88,12 +109,13 @@ def test_describe_view_box_holds_all_that_is_seen(policy, key):
     assert 0 <= x1 < x2 <= 1
     assert 0 <= y1 < y2 <= 1
     seen_x, seen_y = (apply_to_mask((grid + 1).astype(np.uint8), view.steps) for grid in (columns, rows))
-    if (seen_x > 0).any():  # nearest pixels: one more at most than the box has
+    if (seen_x > 0).any():
+        slack = find_slack(view.steps, size)[1] + 1e-6
         xs, ys = seen_x[seen_x > 0].astype(int) - 1, seen_y[seen_y > 0].astype(int) - 1
-        assert x1 * 64 - 1 <= xs.min()
-        assert xs.max() + 1 <= x2 * 64 + 1
-        assert y1 * 48 - 1 <= ys.min()
-        assert ys.max() + 1 <= y2 * 48 + 1
+        assert x1 * 64 - slack <= xs.min()
+        assert xs.max() + 1 <= x2 * 64 + slack
+        assert y1 * 48 - slack <= ys.min()
+        assert ys.max() + 1 <= y2 * 48 + slack
 
 
 def test_describe_view_box_of_crop_and_translation_is_exact():
