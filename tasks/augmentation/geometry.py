@@ -109,6 +109,10 @@ def describe_view(steps: tuple[Step, ...], size: Frame) -> View:
         if isinstance(step, MosaicStep) and place:
             raise BadInput("steps: mosaic can only come first")
         flips += isinstance(step, FlipStep)
+        if not place and isinstance(step, CropStep) and not step.reflect:  # as nearly all views begin
+            seen = _corners_of(step)
+            frame = frame_after(step, frame)
+            continue
         a, b, c, d, e, f = find_matrix(step, frame)
         seen = [(u, v, a * x + b * y + c, d * x + e * y + f) for u, v, x, y in seen]
         frame = frame_after(step, frame)
@@ -118,6 +122,11 @@ def describe_view(steps: tuple[Step, ...], size: Frame) -> View:
         steps=steps, width=frame[0], height=frame[1], flipped=flips % 2 == 1,
         box=None if steps and isinstance(steps[0], MosaicStep) else _bound(seen, size),
     )  # fmt: skip
+
+
+def _corners_of(step: CropStep) -> list[_Corner]:
+    left, top, width, height = step.left, step.top, step.width, step.height
+    return [(left + x, top + y, x, y) for x, y in ((0, 0), (width, 0), (width, height), (0, height))]
 
 
 def _bound(seen: list[_Corner], size: Frame) -> tuple[float, float, float, float]:

@@ -1,5 +1,7 @@
 """What is drawn depends on (policy, seed, epoch, image_id) alone, fits the image, and is spread as it should be."""
 
+import hashlib
+import json
 import random
 
 import numpy as np
@@ -54,6 +56,15 @@ def test_draw_view_of_a_known_key_is_what_it_always_was():
 
 KNOWN = (166, 154, 155, 179, "linear", 1)
 KNOWN_UNIT = 0.2245274096893799
+
+
+def test_unit_draws_are_philoxs_words_also_when_two_views_take_turns():
+    one, other = Draws("a", 1), Draws("b", 1)
+    drawn = [(one.unit(), other.unit()) for _ in range(100)]
+    for place, name in enumerate("ab"):
+        key = hashlib.blake2b(json.dumps([name, 1], separators=(",", ":")).encode(), digest_size=16).digest()
+        words = np.random.Philox(key=int.from_bytes(key)).random_raw(100)
+        assert [pair[place] for pair in drawn] == ((words >> np.uint64(11)) * 2.0**-53).tolist()
 
 
 @pytest.mark.parametrize("change", [{"seed": 1}, {"epoch": 1}, {"image_id": "y.jpg"}], ids=lambda c: next(iter(c)))
