@@ -26,7 +26,7 @@ _here = threading.local()
 
 
 def _make_words(key: npt.NDArray[np.uint64], block: int) -> npt.NDArray[np.uint64]:
-    """Return the words of a key from a block on; a thread sets one generator anew, which costs a sixth of making one."""
+    """Return the words of a key from a block on; a thread sets one generator anew, a sixth of making one."""
     if not hasattr(_here, "philox"):
         _here.philox = np.random.Philox(0)
         _here.state = _here.philox.state
