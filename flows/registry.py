@@ -9,6 +9,7 @@ from typing import cast
 
 from labelmill.schemas.outcomes import Outcome
 from labelmill.schemas.parameters import (
+    AugmentParameters,
     DomainsParameters,
     EpisodesParameters,
     ExportLabelMapsParameters,
@@ -89,4 +90,5 @@ FLOWS = {
     "statistics": FlowEntry(
         parameters=StatisticsParameters, module="labelmill.flows.statistics", function="statistics"
     ),
+    "augment": FlowEntry(parameters=AugmentParameters, module="labelmill.flows.augment", function="augment"),
 }

@@ -12,6 +12,7 @@ from typing import Any
 from labelmill.schemas.errors import BadInput
 from labelmill.schemas.locations import is_object_url
 from labelmill.schemas.parameters import (
+    AugmentParameters,
     DivideParameters,
     DomainsParameters,
     ExportLabelMapsParameters,
@@ -31,6 +32,7 @@ from labelmill.schemas.parameters import (
     StatisticsParameters,
     TeacherParameters,
 )
+from labelmill.tasks.augmentation.preflight import check_augment
 from labelmill.tasks.boxes.preflight import check_annotated
 from labelmill.tasks.cifar.files import choose_files, find_cifar_files
 from labelmill.tasks.export.preflight import check_dataset
@@ -65,6 +67,12 @@ def _check_report(parameters: StatisticsParameters) -> None:
     if os.path.isdir(parameters.report):
         raise BadInput(f"report: {parameters.report} is a folder; expected a file such as statistics.html")
     check_writable("report", Path(parameters.report).parent)
+
+
+def _check_augment(parameters: AugmentParameters) -> None:
+    check_augment(parameters)
+    if parameters.out is not None:
+        _check_out(parameters.out, parameters.store)
 
 
 def _check_tables(parameters: FindLeaksParameters) -> None:
@@ -175,6 +183,7 @@ def refuse_store_in_source(folder: str | Path, root: str) -> None:
 _CHECKS: tuple[tuple[type | UnionType, Callable[[Any], object]], ...] = (
     (IngestSettings, _check_ingest),
     (ExtractParameters, _check_extract),
+    (AugmentParameters, _check_augment),
     (RelabelParameters | StatisticsParameters | DivideParameters, _check_images),
     (StatisticsParameters, _check_report),
     (DomainsParameters, lambda given: open_store(given.store).table(f"{given.other}.images").version()),

@@ -7,6 +7,7 @@ from labelmill.schemas.parameters.annotated import (
     IngestVocParameters,
     IngestYoloParameters,
 )
+from labelmill.schemas.parameters.augment import AugmentParameters
 from labelmill.schemas.parameters.demo import DemoParameters
 from labelmill.schemas.parameters.export import ExportParameters
 from labelmill.schemas.parameters.extract import ExtractParameters
@@ -49,6 +50,7 @@ __all__ = [
     "FILE_BYTES_MAX",
     "PIXELS_MAX",
     "SPLIT_BY_NAME",
+    "AugmentParameters",
     "DemoParameters",
     "Device",
     "DivideParameters",
