@@ -41,7 +41,7 @@ class AugmentedImages(Dataset[tuple[Any, ...]]):
         dataset: items (image, …), where the image is PIL's or (H, W, 3) uint8, decoded and nothing else; policy: a
         preset's name, a YAML file, a Policy, or RecordedViews; ids: of the items, by default their paths below the
         dataset's `root`, as an ingest of it names them; then: applied to the view, a PIL image: it may change colours
-        but not move pixels.
+        but not move pixels. OpenCV has one thread in this process from here on.
         """
         found = read_policy(policy) if isinstance(policy, str) else policy
         self.views: ViewSource = DrawnViews(found, seed=seed) if isinstance(found, Policy) else found
@@ -50,6 +50,7 @@ class AugmentedImages(Dataset[tuple[Any, ...]]):
         if len(self.ids) != len(dataset):
             raise BadInput(f"ids: expected one for each of {len(dataset)} items, got {len(self.ids)}")
         self.then = then
+        use_one_thread()  # here, not in a worker that is forked later
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()  # type: ignore[no-untyped-call]
 
     @property
@@ -71,7 +72,7 @@ class AugmentedImages(Dataset[tuple[Any, ...]]):
 
     def __getitem__(self, place: int) -> tuple[Any, ...]:
         if get_worker_info() is not None:
-            use_one_thread()
+            use_one_thread()  # in a worker that was spawned
         item = self.dataset[place]
         image, rest = (item[0], item[1:]) if isinstance(item, tuple) else (item, ())
         pixels = _as_pixels(image)

@@ -19,6 +19,7 @@ from labelmill.schemas.views import VIEWS_SCHEMA
 from labelmill.tasks.augmentation.preflight import refuse_other_dataset, refuse_other_table
 from labelmill.tasks.augmentation.read_policy import read_policy
 from labelmill.tasks.lineage import make_lineage
+from labelmill.tasks.shards import find_roots, read_split
 from labelmill.tasks.store import Change, Table, open_store
 from labelmill.tasks.store.receipts import Receipt
 
@@ -92,7 +93,7 @@ def prepare_augment(parameters: AugmentParameters) -> AugmentRun:
     version = images.version(parameters.images_version)
     boxes = store.table(f"{parameters.dataset}.boxes")
     has_boxes = bool(parameters.boxes_version or boxes.numbers()) and parameters.into is not None
-    roots = _find_roots(parameters, version)
+    roots = find_roots(version, split=parameters.split, image_root=parameters.image_root)
     partners = _find_partners(policy, images, version, parameters)
     digest = policy.digest()
     shards = tuple(_cut(parameters, images, version, _decide(parameters, digest, partners)))
@@ -113,18 +114,6 @@ def prepare_augment(parameters: AugmentParameters) -> AugmentRun:
         boxes_version=boxes.version(parameters.boxes_version) if has_boxes else None,
         views=views, made=made, roots=roots, partners=partners, shards=shards, run=run,
     )  # fmt: skip
-
-
-def _find_roots(parameters: AugmentParameters, version: Version) -> dict[str, str]:
-    roots: dict[str, str] = dict(version.metadata["roots"])
-    if parameters.split is not None and parameters.split not in roots:
-        raise BadInput(f"split: expected one of {', '.join(sorted(roots))}, got {parameters.split!r}")
-    if parameters.image_root is not None:
-        wanted = [parameters.split] if parameters.split else sorted(roots)
-        if len(wanted) > 1:
-            raise BadInput(f"image_root: the splits {', '.join(wanted)} have a folder each; name one by --split")
-        roots |= dict.fromkeys(wanted, parameters.image_root)
-    return roots
 
 
 def _find_partners(
@@ -172,8 +161,7 @@ def _cut(parameters: AugmentParameters, images: Table, version: Version, decided
 
 def read_rows(images: Table, part: Part, split: str | None) -> pa.Table:
     """Return the rows of a part, of one split or all."""
-    rows = images.read_part(part, COLUMNS)
-    return rows if split is None else rows.filter(pc.equal(rows["split"], split))
+    return read_split(images, part, split, COLUMNS)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -35,8 +35,12 @@ _SMOOTH = np.array([[1, 1, 1], [1, 5, 1], [1, 1, 1]], np.float32) / 13
 
 
 def use_one_thread() -> None:
-    """Keep OpenCV from threads of its own in this process: beside ours they only wait for each other."""
-    cv2.setNumThreads(1)
+    """Keep OpenCV from threads of its own in this process: beside ours they only wait for each other.
+
+    Call it before a fork too: in what is forked from a process whose OpenCV has threads, this waits for them for ever.
+    """
+    if cv2.getNumThreads() > 1:
+        cv2.setNumThreads(1)
 
 
 def frame_of(pixels: Pixels) -> Frame:

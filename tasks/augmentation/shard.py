@@ -23,6 +23,7 @@ from labelmill.tasks.images.decode_image import decode_ingested
 from labelmill.tasks.images.read_ingested import read_ingested
 from labelmill.tasks.images.rejected_image import RejectedImage
 from labelmill.tasks.ingest.sources import holds_files
+from labelmill.tasks.shards import RETRIED_REASONS
 from labelmill.tasks.stop import check_stop
 from labelmill.tasks.store import Table
 from labelmill.tasks.store.receipts import Receipt
@@ -30,9 +31,6 @@ from labelmill.tasks.written.file_tree import BadFileName, FileTree, Occupied
 
 _IMAGES_AT_ONCE = 16
 """Images that a thread takes at once: few, for smooth progress."""
-
-_RETRIED = frozenset({*TRANSIENT_REASONS, Reason.CHANGED, Reason.BROKEN_LINK, Reason.NOT_A_FILE})
-"""Ingest saw these images whole: a rerun looks again."""
 
 OnBatch = Callable[[int, int], None]
 
@@ -88,7 +86,7 @@ def make_shard(
     if not TRANSIENT_REASONS.isdisjoint(reasons) and not holds_files(run.roots[shard.split]):
         raise WorkFailed(f"split {shard.split}: nothing is in {run.roots[shard.split]}; mount it, or name --image-root")
     retry = any(
-        view["reason"] in _RETRIED and row["status"] == Status.DONE
+        view["reason"] in RETRIED_REASONS and row["status"] == Status.DONE
         for (view, _), row in zip(made, rows, strict=True)
     )  # fmt: skip
     images = None

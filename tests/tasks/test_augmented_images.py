@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -56,6 +57,8 @@ def test_getitem_any_order_and_epoch_gives_the_same_views(images):
 
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_set_epoch_reaches_workers_that_live_on(images):
+    cv2.setNumThreads(2)  # as another library may have it; threads that a fork would lose
+    cv2.GaussianBlur(np.zeros((2000, 2000), np.uint8), (9, 9), 2)
     train = labelmill.AugmentedImages(images, POLICY, then=as_pixels)
     loader = DataLoader(train, batch_size=4, num_workers=1, persistent_workers=True)
     for epoch in (0, 1):

@@ -6,6 +6,7 @@ import tarfile
 import zipfile
 
 import pytest
+from tests.tasks.tar_files import add
 
 from labelmill.schemas.errors import BadInput
 from labelmill.schemas.images import Reason
@@ -18,14 +19,6 @@ from labelmill.tasks.ingest.sources import list_source
 from labelmill.tasks.store import open_store
 
 FILES = {"n01440764/a.JPEG": b"first" * 100, "n01440764/b b.JPEG": b"", "n01443537/ü\n.JPEG": b"x" * 5000}
-
-
-def add(tar, name, data=b"", **fields):
-    info = tarfile.TarInfo(name)
-    info.size = len(data)
-    for field, value in fields.items():
-        setattr(info, field, value)
-    tar.addfile(info, io.BytesIO(data))
 
 
 def make_tar(path, files, **options):
