@@ -89,15 +89,16 @@ def show_progress() -> Iterator[None]:
 
 
 def publish_outcome(outcome: Outcome) -> None:
-    """Leave the outcome as a table and as a page of text in Prefect, keyed by the table that was made."""
+    """Leave the outcome as a table and as a page of text in Prefect, keyed by the table that was made, if any."""
     rows = [(name.strip(), value) for name, value in describe_outcome(outcome)]
     lines = [f"| {_cell(name)} | {_cell(value)} |" for name, value in rows]
+    about = outcome.table or outcome.title
     text = "\n".join([f"## {outcome.title}", "", "| | |", "|---|---|", *lines])
     try:
         create_table_artifact(
-            [{"": name, "value": value} for name, value in rows], key=_key(outcome.table), description=outcome.title
+            [{"": name, "value": value} for name, value in rows], key=_key(about), description=outcome.title
         )
-        create_markdown_artifact(text, key=_key(outcome.table, "report"), description=outcome.title)
+        create_markdown_artifact(text, key=_key(about, "report"), description=outcome.title)
     except Exception as error:  # noqa: BLE001 - the work is done and committed, whatever ails the server
         get_run_logger().warning("the outcome could not be shown: %s", error)
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from prefect import task
@@ -11,13 +13,14 @@ from prefect.cache_policies import NO_CACHE
 from labelmill.flows.definition import define_flow
 from labelmill.flows.untracked import untracked
 from labelmill.schemas.outcomes import Outcome
-from labelmill.schemas.parameters import IngestFolderParameters, IngestImagenetParameters
+from labelmill.schemas.parameters import IngestFolderParameters, IngestImagenetParameters, IngestTableParameters
 from labelmill.tasks.progress import ProgressMeter
 from labelmill.tasks.stop import check_stop
 from labelmill.tasks.store import open_store
 from labelmill.tasks.summarise import count_statuses
 
 if TYPE_CHECKING:
+    from labelmill.schemas.versions import Version
     from labelmill.tasks.ingest.job import Chunk, IngestRun
     from labelmill.tasks.store.receipts import Receipt
 
@@ -28,7 +31,7 @@ def ingest_imagenet(parameters: IngestImagenetParameters) -> Outcome:
     from labelmill.tasks.ingest.job import prepare_imagenet
 
     started = time.monotonic()
-    return _ingest(prepare_imagenet(parameters), started)
+    return ingest_run(prepare_imagenet(parameters), started)
 
 
 @define_flow("ingest-folder", IngestFolderParameters, run_name="ingest-folder {dataset} {split}")
@@ -37,7 +40,17 @@ def ingest_folder(parameters: IngestFolderParameters) -> Outcome:
     from labelmill.tasks.ingest.job import prepare_folder
 
     started = time.monotonic()
-    return _ingest(prepare_folder(parameters), started)
+    return ingest_run(prepare_folder(parameters), started)
+
+
+@define_flow("ingest-table", IngestTableParameters, run_name="ingest-table {dataset} {split}")
+def ingest_table(parameters: IngestTableParameters) -> Outcome:
+    """Ingest images with labels from a table: CSV, TSV or Parquet with a row for each image."""
+    from labelmill.tasks.ingest.table_file import prepare_table
+
+    started = time.monotonic()
+    prepared = prepare_table(parameters)
+    return ingest_run(prepared.images, started, facts=prepared.facts)
 
 
 @task(name="ingest-chunk", task_run_name="{of} chunk {number}", cache_policy=NO_CACHE)
@@ -55,7 +68,20 @@ def _ingest_chunk(of: str, number: int, work: tuple[IngestRun, Chunk, ProgressMe
     return receipt
 
 
-def _ingest(run: IngestRun, started: float) -> Outcome:
+def ingest_run(
+    run: IngestRun,
+    started: float,
+    *,
+    check: Callable[[], None] = lambda: None,
+    facts: Mapping[str, str] | None = None,
+) -> Outcome:
+    """Do what a prepared ingest has to do and commit it; `check` raises when the source is no longer what it was."""
+    version, worked = ingest_images(run, check=check)
+    return describe_ingest(run, version, worked, time.monotonic() - started, facts)
+
+
+def ingest_images(run: IngestRun, *, check: Callable[[], None] = lambda: None) -> tuple[Version, int]:
+    """Do a prepared ingest; return the version of the images table, and how many files this run worked on."""
     from labelmill.tasks.ingest.job import commit_ingest
 
     meter = ProgressMeter("files", run.files_to_read)
@@ -69,7 +95,14 @@ def _ingest(run: IngestRun, started: float) -> Outcome:
             meter.add(reused=len(chunk.files), rejected=receipt.counts["rejected"])
         receipts.append(receipt)
     worked = meter.finish().done
-    version = commit_ingest(run, receipts)
+    check()
+    return commit_ingest(run, receipts), worked
+
+
+def describe_ingest(
+    run: IngestRun, version: Version, worked: int, seconds: float, facts: Mapping[str, str] | None = None
+) -> Outcome:
+    """Return the outcome of an ingest, with the counts of its split; `facts` are further lines."""
     split = run.parameters.split
     done, rejected = count_statuses(open_store(run.parameters.store), version.table, version.number, split)
     plan = run.plan
@@ -80,12 +113,37 @@ def _ingest(run: IngestRun, started: float) -> Outcome:
         images=done + sum(rejected.values()),
         done=done,
         rejected=rejected,
-        seconds=time.monotonic() - started,
+        seconds=seconds,
         worked=worked,
         facts={
             "since the last version": f"{len(plan.added)} added, {len(plan.changed)} changed, "
             f"{len(plan.removed)} removed",
             "classes": str(len(run.settings.classes)),
             "images below": str(run.settings.root),
+            **(facts or {}),
+        },
+    )
+
+
+def join_outcomes(outcomes: Sequence[Outcome], title: str) -> Outcome:
+    """Return one outcome of several splits of a dataset; each split's own facts say whose they are."""
+    if len(outcomes) == 1:
+        return outcomes[0]
+    rejected = Counter[str]()
+    for outcome in outcomes:
+        rejected.update(outcome.rejected)
+    return Outcome(
+        title=title,
+        table=outcomes[-1].table,
+        version=outcomes[-1].version,
+        images=sum(outcome.images for outcome in outcomes),
+        done=sum(outcome.done for outcome in outcomes),
+        rejected=dict(rejected.most_common()),
+        seconds=sum(outcome.seconds for outcome in outcomes),
+        worked=sum(outcome.worked for outcome in outcomes),
+        facts={
+            f"{outcome.title.rpartition(' ')[2]}: {name}": fact
+            for outcome in outcomes
+            for name, fact in {"images": f"{outcome.images:,}", **outcome.facts}.items()
         },
     )

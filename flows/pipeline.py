@@ -29,6 +29,7 @@ def imagenet_pipeline(parameters: ImagenetPipelineParameters) -> Outcome:
 
     ingest_imagenet(**_fields(parameters, IngestImagenetParameters))
     outcome = relabel(**{**_fields(parameters, RelabelParameters), "workers": 0})  # threads that read are no measure
+    assert outcome.table is not None  # noqa: S101 - a relabel makes one
     store = open_store(parameters.store)
     page = build_page(store, outcome.table, version=outcome.version, images=IMAGES_SHOWN).encode()
     if parameters.report:

@@ -9,13 +9,28 @@ from typing import cast
 
 from labelmill.schemas.outcomes import Outcome
 from labelmill.schemas.parameters import (
+    DomainsParameters,
+    EpisodesParameters,
     ExportLabelMapsParameters,
+    ExportParameters,
+    ExtractParameters,
+    FindLeaksParameters,
     FlowParameters,
     ImagenetPipelineParameters,
     ImportLabelMapsParameters,
+    IngestCifarParameters,
+    IngestCocoParameters,
     IngestFolderParameters,
     IngestImagenetParameters,
+    IngestLsunParameters,
+    IngestSvhnParameters,
+    IngestTableParameters,
+    IngestVocParameters,
+    IngestYoloParameters,
     RelabelParameters,
+    RenameParameters,
+    SplitParameters,
+    StatisticsParameters,
 )
 
 
@@ -39,6 +54,22 @@ FLOWS = {
     "ingest-folder": FlowEntry(
         parameters=IngestFolderParameters, module="labelmill.flows.ingest", function="ingest_folder"
     ),
+    "extract": FlowEntry(parameters=ExtractParameters, module="labelmill.flows.extract", function="extract"),
+    "ingest-lsun": FlowEntry(
+        parameters=IngestLsunParameters, module="labelmill.flows.ingest_lsun", function="ingest_lsun"
+    ),
+    "ingest-cifar": FlowEntry(
+        parameters=IngestCifarParameters, module="labelmill.flows.ingest_small_images", function="ingest_cifar"
+    ),
+    "ingest-svhn": FlowEntry(
+        parameters=IngestSvhnParameters, module="labelmill.flows.ingest_small_images", function="ingest_svhn"
+    ),
+    "ingest-coco": FlowEntry(parameters=IngestCocoParameters, module="labelmill.flows.boxes", function="ingest_coco"),
+    "ingest-yolo": FlowEntry(parameters=IngestYoloParameters, module="labelmill.flows.boxes", function="ingest_yolo"),
+    "ingest-voc": FlowEntry(parameters=IngestVocParameters, module="labelmill.flows.boxes", function="ingest_voc"),
+    "ingest-table": FlowEntry(
+        parameters=IngestTableParameters, module="labelmill.flows.ingest", function="ingest_table"
+    ),
     "relabel": FlowEntry(parameters=RelabelParameters, module="labelmill.flows.relabel", function="relabel"),
     "imagenet-pipeline": FlowEntry(
         parameters=ImagenetPipelineParameters, module="labelmill.flows.pipeline", function="imagenet_pipeline"
@@ -48,5 +79,14 @@ FLOWS = {
     ),
     "export-label-maps": FlowEntry(
         parameters=ExportLabelMapsParameters, module="labelmill.flows.label_map_files", function="export_label_maps"
+    ),
+    "export": FlowEntry(parameters=ExportParameters, module="labelmill.flows.export", function="export"),
+    "rename": FlowEntry(parameters=RenameParameters, module="labelmill.flows.rename", function="rename"),
+    "split": FlowEntry(parameters=SplitParameters, module="labelmill.flows.splits", function="split"),
+    "episodes": FlowEntry(parameters=EpisodesParameters, module="labelmill.flows.splits", function="episodes"),
+    "domains": FlowEntry(parameters=DomainsParameters, module="labelmill.flows.splits", function="domains"),
+    "find-leaks": FlowEntry(parameters=FindLeaksParameters, module="labelmill.flows.splits", function="find_leaks"),
+    "statistics": FlowEntry(
+        parameters=StatisticsParameters, module="labelmill.flows.statistics", function="statistics"
     ),
 }

@@ -11,8 +11,9 @@ class Outcome(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     title: str
-    table: str
-    version: int | None = Field(description="None while other shares of the run are to be done")
+    table: str | None = Field(description="None for work that makes files and no table")
+    version: int | None = Field(None, description="None while other shares of the run are to be done")
+    counted: str = Field("images", description="what the counts are of")
     images: int = Field(description="rows of the version, of the split for an ingest, of the share without a version")
     done: int
     rejected: dict[str, int]

@@ -29,8 +29,8 @@ def describe_outcome(outcome: Outcome) -> list[tuple[str, str]]:
     """Return the lines of the table that ends a run: what, and its value."""
     version = "no version yet" if outcome.version is None else f"version {outcome.version}"
     return [
-        ("table", f"{outcome.table}, {version}"),
-        ("images", f"{outcome.images:,}"),
+        *([("table", f"{outcome.table}, {version}")] if outcome.table else []),
+        (outcome.counted, f"{outcome.images:,}"),
         ("done", f"{outcome.done:,}"),
         ("rejected", f"{sum(outcome.rejected.values()):,}"),
         *((f"  {reason}", f"{count:,}") for reason, count in outcome.rejected.items()),

@@ -8,10 +8,9 @@ from labelmill.schemas.names import DatasetName
 from labelmill.schemas.parameters.fields import FILE_BYTES_MAX, PIXELS_MAX, FlowParameters, LocalPath, Location
 
 
-class IngestParameters(FlowParameters):
-    """What every ingest takes."""
+class IngestSettings(FlowParameters):
+    """What every ingest takes, wherever its images come from."""
 
-    source: Location = Field(description="folder with the images, or s3://bucket/prefix or gs://bucket/prefix")
     store: Location = Field(
         description="folder of the store, or s3://bucket/prefix or gs://bucket/prefix; made when it does not exist"
     )
@@ -31,6 +30,12 @@ class IngestParameters(FlowParameters):
     rehash: bool = Field(False, description="read every file again, also those whose size and time are unchanged")
 
 
+class IngestParameters(IngestSettings):
+    """What an ingest of one folder, archive or place in a bucket takes."""
+
+    source: Location = Field(description="folder with the images, or s3://bucket/prefix or gs://bucket/prefix")
+
+
 class IngestFolderParameters(IngestParameters):
     """Ingest any tree of image files; the first folder below the source is the label."""
 
@@ -48,4 +53,8 @@ class IngestImagenetParameters(IngestParameters):
         None,
         description="folder with the devkit's meta.mat and ILSVRC2012_validation_ground_truth.txt; needed for a flat "
         "validation folder; with a tree, its 1000 classes become the dataset's class list",
+    )
+    real: LocalPath | None = Field(
+        None,
+        description="real.json of ReaL: all classes of each validation image, into the column labels; needs the devkit",
     )

@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import lmdb
@@ -16,6 +19,9 @@ from labelmill.tasks.images.rejected_image import RejectedImage
 _opened: dict[str, Any] = {}
 """By real path: LMDB forbids opening an environment twice."""
 
+_by_name: dict[str, Any] = {}
+"""The same, by the paths that were asked for."""
+
 _lock = threading.Lock()
 
 
@@ -26,12 +32,15 @@ def _close_all() -> None:
     for environment in _opened.values():
         environment.close()
     _opened.clear()
+    _by_name.clear()
 
 
 os.register_at_fork(after_in_child=_close_all)
 
 
 def _open(path: str) -> Any:  # noqa: ANN401 - lmdb has no types
+    if path in _by_name:  # finding the real path takes longer than reading a value
+        return _by_name[path]
     key = os.path.realpath(path)
     with _lock:
         if key not in _opened:
@@ -45,14 +54,14 @@ def _open(path: str) -> Any:  # noqa: ANN401 - lmdb has no types
                 environment.close()
                 raise
             _opened[key] = environment
+        _by_name[path] = _opened[key]
         return _opened[key]
 
 
 def _refuse_truncated(path: str, environment: Any) -> None:  # noqa: ANN401 - as above
     """Raise an error for a file that ends before its last page: touching that would kill this process."""
-    file = os.path.join(path, "data.mdb") if os.path.isdir(path) else path
     needed = (environment.info()["last_pgno"] + 1) * environment.stat()["psize"]
-    if (size := os.path.getsize(file)) < needed:
+    if (size := os.path.getsize(_data_file(path))) < needed:
         raise lmdb.CorruptedError(f"truncated: {size} bytes of {needed}")
 
 
@@ -61,13 +70,67 @@ def list_lmdb(path: str) -> Iterator[tuple[bytes, int]]:
 
     Raises BadInput when there is no LMDB environment, or it is damaged.
     """
+    with _explained(path), _open(path).begin(buffers=True) as transaction:
+        for key, value in transaction.cursor():
+            yield bytes(key), len(value)
+
+
+def list_lmdb_in_blocks(path: str, size: int) -> Iterator[tuple[list[bytes], list[int]]]:
+    """Yield what `list_lmdb` does as lists of keys and of lengths, `size` at a time: in two thirds of the time."""
+    with _explained(path), _open(path).begin(buffers=True) as transaction:
+        pairs = iter(transaction.cursor())
+        while True:
+            keys: list[bytes] = []
+            lengths: list[int] = []
+            for key, value in islice(pairs, size):
+                keys.append(bytes(key))
+                lengths.append(len(value))
+            if not keys:
+                return
+            yield keys, lengths
+
+
+def read_lmdb_start(path: str, key: bytes, length: int) -> bytes:
+    """Return the first bytes of a value, b"" when there is none; raise BadInput as `list_lmdb` does."""
+    with _explained(path), _open(path).begin(buffers=True) as transaction:
+        return bytes((transaction.get(key) or b"")[:length])
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LmdbState:
+    """What an LMDB environment was when it was looked at: two that are equal hold the same values.
+
+    `transaction` is the number of its last write; `mtime_ns` since the epoch, of its file.
+    """
+
+    device: int
+    inode: int
+    bytes: int
+    mtime_ns: int
+    transaction: int
+
+
+def find_lmdb_state(path: str) -> LmdbState:
+    """Return an environment's state now; raise BadInput as `list_lmdb` does."""
+    with _explained(path):
+        transaction = _open(path).info()["last_txnid"]
+        found = os.stat(_data_file(path))
+    return LmdbState(
+        device=found.st_dev, inode=found.st_ino, bytes=found.st_size, mtime_ns=found.st_mtime_ns,
+        transaction=transaction,
+    )  # fmt: skip
+
+
+@contextmanager
+def _explained(path: str) -> Iterator[None]:
     try:
-        environment = _open(path)
-        with environment.begin(buffers=True) as transaction:
-            for key, value in transaction.cursor():
-                yield bytes(key), len(value)
+        yield
     except (lmdb.Error, OSError) as error:
         raise BadInput(f"{path}: not an LMDB environment that can be read: {error}") from error
+
+
+def _data_file(path: str) -> str:
+    return os.path.join(path, "data.mdb") if os.path.isdir(path) else path
 
 
 def read_lmdb_value(path: str, key: bytes) -> bytes:

@@ -90,10 +90,19 @@ def _inflate(container: str, member: DeflatedRange, *, max_bytes: int) -> bytes:
     return data
 
 
+def count_bmp_bytes(height: int, width: int) -> int:
+    """Return the length of the BMP that `read_member` makes of pixel planes."""
+    return _BMP_HEADER_BYTES + height * _row_bytes(width)
+
+
+def _row_bytes(width: int) -> int:
+    return -(-3 * width // 4) * 4
+
+
 def _make_bmp(planes: bytes, height: int, width: int) -> bytes:
     """Return a BMP of 24 bits: rows from below, blue, green, red, each row padded to four bytes."""
     pixels = np.frombuffer(planes, np.uint8).reshape(3, height, width)
-    rows = np.zeros((height, -(-3 * width // 4) * 4), np.uint8)
+    rows = np.zeros((height, _row_bytes(width)), np.uint8)
     rows[:, : 3 * width] = pixels[::-1, ::-1].transpose(1, 2, 0).reshape(height, 3 * width)
     size = _BMP_HEADER_BYTES + rows.size
     header = b"BM" + np.array([size, 0, _BMP_HEADER_BYTES, 40, width, height], "<u4").tobytes()

@@ -22,17 +22,19 @@ def list_tar(path: str) -> list[ListedFile]:
     Nothing is extracted. Of members with one name the last counts, as for tar itself. Raises BadInput for a
     compressed, truncated or foreign file.
     """
+    found = {member.path: member for member in iterate_tar(path)}
+    return sorted(found.values(), key=lambda member: os.fsencode(member.path))
+
+
+def iterate_tar(path: str) -> Iterator[ListedFile]:
+    """Yield the members as `list_tar` has them, in the tar's order, also those with a name that comes again."""
     try:
         with open(path, "rb") as file:
             _refuse_compressed(path, file.read(6)[:2])
-            mtime_ns = os.fstat(file.fileno()).st_mtime_ns
-            found = {
-                member.path: member
-                for member in _walk(file, 0, os.fstat(file.fileno()).st_size, "", os.path.basename(path), mtime_ns)
-            }
+            found = os.fstat(file.fileno())
+            yield from _walk(file, 0, found.st_size, "", os.path.basename(path), found.st_mtime_ns)
     except (tarfile.TarError, OSError, UnicodeError) as error:
         raise BadInput(f"{path}: not a tar that can be read to its end: {error}") from error
-    return sorted(found.values(), key=lambda member: os.fsencode(member.path))
 
 
 def _refuse_compressed(path: str, start: bytes) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import struct
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import BinaryIO
 
 from labelmill.schemas.errors import BadInput
@@ -23,18 +25,32 @@ def list_zip(path: str) -> list[ListedFile]:
 
     Raises BadInput for a file that is no zip, or a damaged one.
     """
+    found = {member.path: member for member in iterate_zip(path)}
+    return sorted(found.values(), key=lambda member: os.fsencode(member.path))
+
+
+def iterate_zip(path: str) -> Iterator[ListedFile]:
+    """Yield the members as `list_zip` has them, in the zip's order, also those with a name that comes again."""
     container = os.path.basename(path)
+    with _explained(path), open(path, "rb") as file, zipfile.ZipFile(file) as archive:
+        mtime_ns = os.fstat(file.fileno()).st_mtime_ns
+        for info in archive.infolist():
+            if not info.is_dir():
+                yield _make_entry(file, info, container, mtime_ns)
+
+
+def find_checksums(path: str) -> dict[str, int]:
+    """Return each member's CRC-32 by its name, of equal names the last one's."""
+    with _explained(path), zipfile.ZipFile(path) as archive:
+        return {info.filename: info.CRC for info in archive.infolist()}
+
+
+@contextmanager
+def _explained(path: str) -> Iterator[None]:
     try:
-        with open(path, "rb") as file, zipfile.ZipFile(file) as archive:
-            mtime_ns = os.fstat(file.fileno()).st_mtime_ns
-            found = {
-                info.filename: _make_entry(file, info, container, mtime_ns)
-                for info in archive.infolist()
-                if not info.is_dir()
-            }
+        yield
     except (zipfile.BadZipFile, OSError, struct.error, NotImplementedError, UnicodeError) as error:
         raise BadInput(f"{path}: not a zip that can be read: {error}") from error
-    return sorted(found.values(), key=lambda member: os.fsencode(member.path))
 
 
 def _make_entry(file: BinaryIO, info: zipfile.ZipInfo, container: str, mtime_ns: int) -> ListedFile:

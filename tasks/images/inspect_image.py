@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from labelmill.schemas.images import Reason, Status
 from labelmill.tasks.images.decode_image import decode_header
 from labelmill.tasks.images.open_image import open_image
+from labelmill.tasks.images.plain_jpeg import read_plain_jpeg
 from labelmill.tasks.images.read_bytes import read_bytes
 from labelmill.tasks.images.rejected_image import RejectedImage
 
@@ -38,6 +39,17 @@ def inspect_image(path: str | os.PathLike[str], *, max_pixels: int, max_bytes: i
         data = read_bytes(path, max_bytes=max_bytes)
     except RejectedImage as rejection:
         return ImageFacts(status=Status.REJECTED, reason=rejection.reason, detail=rejection.detail)
+    plain = read_plain_jpeg(data)
+    if plain is not None and plain.width * plain.height <= max_pixels:
+        return ImageFacts(
+            width=plain.width, height=plain.height, format="jpeg", mode=plain.mode,
+            exif_orientation=plain.exif_orientation, bytes=len(data), sha256=hashlib.sha256(data).hexdigest(),
+            status=Status.DONE,
+        )  # fmt: skip
+    return _inspect_opened(data, max_pixels=max_pixels)
+
+
+def _inspect_opened(data: bytes, *, max_pixels: int) -> ImageFacts:
     header = open_image(data, max_pixels=max_pixels)
     rejection_found = header.rejection
     if rejection_found is None and header.fault is not None:

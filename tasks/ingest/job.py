@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -13,7 +13,12 @@ from labelmill.schemas.classes import ClassList
 from labelmill.schemas.errors import WorkFailed
 from labelmill.schemas.images import IMAGES_SCHEMA, TRANSIENT_REASONS, Status
 from labelmill.schemas.locations import join_location
-from labelmill.schemas.parameters import IngestFolderParameters, IngestImagenetParameters, IngestParameters
+from labelmill.schemas.parameters import (
+    IngestFolderParameters,
+    IngestImagenetParameters,
+    IngestParameters,
+    IngestSettings,
+)
 from labelmill.schemas.versions import Part, Version, digest_json
 from labelmill.tasks.ingest.devkit import read_devkit
 from labelmill.tasks.ingest.folder import label_by_folder, label_nothing
@@ -28,6 +33,7 @@ from labelmill.tasks.ingest.plan import (
     refuse_shared_ids,
     settle_labels,
 )
+from labelmill.tasks.ingest.real import read_real
 from labelmill.tasks.ingest.rows import RowSettings, build_rows
 from labelmill.tasks.ingest.sources import Listing, holds_files, list_source
 from labelmill.tasks.lineage import make_lineage
@@ -52,7 +58,7 @@ class Chunk:
 class IngestRun:
     """A prepared ingest: what changed since the latest version, and the chunks of files to read."""
 
-    parameters: IngestParameters
+    parameters: IngestSettings
     flow: str
     table: Table
     latest: Version | None
@@ -73,7 +79,10 @@ def prepare_imagenet(parameters: IngestImagenetParameters) -> IngestRun:
     """List ImageNet's files and find out what is new; raise BadInput when the source is not what was expected."""
     devkit = read_devkit(parameters.devkit) if parameters.devkit else None
     listing = _list(parameters, find_imagenet_root(parameters.source, parameters.split))
-    return prepare_ingest("ingest-imagenet", parameters, listing, label_imagenet(listing.files, devkit=devkit))
+    labels = label_imagenet(listing.files, devkit=devkit)
+    if parameters.real:
+        labels = replace(labels, several=read_real(parameters.real, listing.files, devkit))
+    return prepare_ingest("ingest-imagenet", parameters, listing, labels)
 
 
 def prepare_folder(parameters: IngestFolderParameters) -> IngestRun:
@@ -89,7 +98,7 @@ def _list(parameters: IngestParameters, source: str) -> Listing:
     return list_source(source)
 
 
-def prepare_ingest(flow: str, parameters: IngestParameters, listing: Listing, found: SourceLabels) -> IngestRun:
+def prepare_ingest(flow: str, parameters: IngestSettings, listing: Listing, found: SourceLabels) -> IngestRun:
     """Find out what of a listing is new in the dataset, given the labels of its files in the same order.
 
     Raises BadInput when ids or classes do not fit the dataset's.
@@ -104,11 +113,12 @@ def prepare_ingest(flow: str, parameters: IngestParameters, listing: Listing, fo
         root=root, split=parameters.split, id_prefix=parameters.id_prefix, classes=classes,
         labels_required=found.required, max_pixels=parameters.max_pixels, max_bytes=parameters.max_bytes,
         workers=parameters.workers, several=find_several_ids(found.several, classes),
+        without_label=found.without_label,
     )  # fmt: skip
     columns = ["split", *COMPARED_COLUMNS]
     rows = table.read(latest, columns) if latest else IMAGES_SCHEMA.empty_table().select(columns)
     plan = _plan(parameters, files, labels, rows, settings)
-    older = list(_parts_of_split(latest, rows, parameters.split))
+    older = list(parts_of_split(latest, rows, parameters.split))
     known = {parameters.id_prefix + as_text(file.path): (file, labels[place]) for place, file in enumerate(files)}
     chunks = tuple(_cut(parameters, plan, older, known, settings))
     run = digest_json([chunk.key for chunk in chunks])
@@ -122,7 +132,7 @@ def prepare_ingest(flow: str, parameters: IngestParameters, listing: Listing, fo
 
 
 def _plan(
-    parameters: IngestParameters,
+    parameters: IngestSettings,
     files: Sequence[ListedFile],
     labels: Sequence[int | None],
     rows: pa.Table,
@@ -141,8 +151,11 @@ def _plan(
     )
 
 
-def _parts_of_split(latest: Version | None, rows: pa.Table, split: str) -> Iterator[tuple[Part, list[str]]]:
-    """Yield each part of a split with its image ids, from the version's `rows`: a part holds one split."""
+def parts_of_split(latest: Version | None, rows: pa.Table, split: str) -> Iterator[tuple[Part, list[str]]]:
+    """Yield each part of a split with its image ids, from the version's `rows` (image_id, split at least).
+
+    A part holds one split.
+    """
     start = 0
     for part in latest.parts if latest else ():
         if rows["split"][start].as_py() == split:
@@ -151,7 +164,7 @@ def _parts_of_split(latest: Version | None, rows: pa.Table, split: str) -> Itera
 
 
 def _cut(
-    parameters: IngestParameters,
+    parameters: IngestSettings,
     plan: IngestPlan,
     older: Sequence[tuple[Part, list[str]]],
     known: dict[str, tuple[ListedFile, int | None]],
@@ -178,7 +191,8 @@ def _cut(
 def _further(file: ListedFile, settings: RowSettings) -> list[object]:
     """Return what decides the rows of some sources alone."""
     several = settings.several.get(file.path)
-    return [] if several is None and file.member_uri is None else [file.member_uri, several]
+    further: list[object] = [] if several is None and file.member_uri is None else [file.member_uri, several]
+    return [*further, *file.rejected] if file.rejected else further
 
 
 def _chunk_key(

@@ -14,12 +14,14 @@ class SourceLabels:
 
     Where labels are `required`, a file without one is rejected as `no_label`. `several` holds, by path, the keys of all
     classes of a file where the source gives more than one label an image; an empty one says that it has none of them.
+    `without_label` is the detail of that rejection.
     """
 
     classes: ClassList
     keys: Sequence[str | None]
     required: bool
     several: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    without_label: str = "expected a path below a wnid folder, or a name in the ground truth"
 
 
 def class_key(name: ClassName) -> str:

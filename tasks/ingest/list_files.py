@@ -44,7 +44,7 @@ KIND_REASONS = {
         "encrypted, sparse or compressed in a way that is not read",
     ),
     FileKind.BROKEN_LINK: (Reason.BROKEN_LINK, "a link that leads nowhere"),
-    FileKind.MISSING: (Reason.MISSING, "gone while the folder was listed"),
+    FileKind.MISSING: (Reason.MISSING, "listed, but not there"),
     FileKind.NOT_A_FILE: (Reason.NOT_A_FILE, "expected a regular file, got a pipe, a socket or a device"),
     FileKind.LOOP: (Reason.NOT_A_FILE, "a link back to a folder above it"),
     FileKind.UNREADABLE: (Reason.UNREADABLE, "the file cannot be read"),
@@ -59,7 +59,7 @@ class ListedFile:
 
     `size` in bytes and `mtime_ns` since the epoch are those of the link's target, None where there is none. Of a
     member of a container `path` is its name in it, `member_uri` says where it lies (`schemas.members`), and
-    `mtime_ns` is the container's.
+    `mtime_ns` is the container's. `rejected` says why it cannot be used where that was found before it was listed.
     """
 
     path: str
@@ -67,11 +67,17 @@ class ListedFile:
     mtime_ns: int | None
     kind: FileKind
     member_uri: str | None = None
+    rejected: tuple[Reason, str] | None = None
 
     @property
     def uri(self) -> str:
         """Return where the entry lies, relative to the root of what was listed."""
         return self.member_uri or self.path
+
+    @property
+    def rejection(self) -> tuple[Reason, str] | None:
+        """Return the reason, with a sentence, why the entry is not read at all."""
+        return self.rejected or KIND_REASONS.get(self.kind)
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +151,8 @@ def _explain(entry: os.DirEntry[str], error: OSError) -> FileKind:
 
 def is_text(path: str) -> bool:
     """Tell whether a path is valid UTF-8, which ids and uris must be."""
+    if path.isascii():
+        return True
     try:
         path.encode()
     except UnicodeEncodeError:

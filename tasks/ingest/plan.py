@@ -12,14 +12,14 @@ from labelmill.schemas.classes import ClassList
 from labelmill.schemas.errors import BadInput
 from labelmill.schemas.images import TRANSIENT_REASONS, Reason
 from labelmill.tasks.ingest.labels import SourceLabels, class_key, find_label_ids
-from labelmill.tasks.ingest.list_files import KIND_REASONS, FileKind, ListedFile, as_text
+from labelmill.tasks.ingest.list_files import KIND_REASONS, ListedFile, as_text
 
 EXAMPLES_SHOWN = 5
 """Enough names to recognise a mistake by, few enough for one line."""
 
 _ENTRY_REASONS = frozenset(reason for reason, _ in KIND_REASONS.values())
 
-COMPARED_COLUMNS = ("image_id", "uri", "bytes", "mtime_ns", "label", "labels", "reason")
+COMPARED_COLUMNS = ("image_id", "uri", "bytes", "mtime_ns", "label", "labels", "width", "reason")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,7 +44,7 @@ def make_image_ids(files: Sequence[ListedFile], *, id_prefix: str) -> list[str]:
 
 def lacks_label(file: ListedFile, label: int | None, *, required: bool) -> bool:
     """Tell whether a file is rejected as `no_label`; what is no readable file has another reason."""
-    return required and label is None and file.kind is FileKind.FILE
+    return required and label is None and file.rejection is None
 
 
 def plan_ingest(
@@ -89,10 +89,14 @@ def _needs_reading(
     *,
     labels_required: bool,
 ) -> bool:
-    *facts, reason = row
+    *facts, width, reason = row
     all_labels = None if several is None else list(several)
     if facts != [as_text(file.uri), file.size, file.mtime_ns, label, all_labels]:
         return True
+    if reason is None and width is None:  # listed without being read
+        return True
+    if file.rejected is not None:
+        return reason != file.rejected[0]
     of_entry = KIND_REASONS[file.kind][0] if file.kind in KIND_REASONS else None
     if reason in TRANSIENT_REASONS or (reason if reason in _ENTRY_REASONS else None) != of_entry:
         return True

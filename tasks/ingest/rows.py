@@ -13,7 +13,7 @@ from labelmill.schemas.classes import ClassList
 from labelmill.schemas.images import IMAGES_SCHEMA, Reason, Status
 from labelmill.schemas.locations import is_object_url, join_location
 from labelmill.tasks.images.inspect_image import ImageFacts, inspect_image
-from labelmill.tasks.ingest.list_files import KIND_REASONS, FileKind, ListedFile, as_text
+from labelmill.tasks.ingest.list_files import ListedFile, as_text
 from labelmill.tasks.ingest.plan import lacks_label
 
 THREADS_PER_CORE = 4
@@ -27,7 +27,8 @@ _FILES_PER_STEP = 32
 class RowSettings:
     """What all rows of a split share. `root` is the folder or URL that paths are relative to.
 
-    `several` holds, by path, all class ids of a file where the source gives more than one label an image.
+    `several` holds, by path, all class ids of a file where the source gives more than one label an image;
+    `without_label` says to people what a file without label lacks.
     """
 
     root: str
@@ -39,6 +40,7 @@ class RowSettings:
     max_bytes: int
     workers: int = 0
     several: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    without_label: str = ""
 
 
 def build_rows(
@@ -98,8 +100,8 @@ def _as_int32(pixels: int | None) -> int | None:
 
 
 def _find_facts(file: ListedFile, label: int | None, settings: RowSettings) -> ImageFacts:
-    if file.kind is not FileKind.FILE:
-        reason, detail = KIND_REASONS[file.kind]
+    if file.rejection is not None:
+        reason, detail = file.rejection
         return ImageFacts(status=Status.REJECTED, reason=reason, detail=detail)
     if is_object_url(settings.root) and (file.size or 0) > settings.max_bytes:  # without reading the first of it
         return ImageFacts(
@@ -109,5 +111,4 @@ def _find_facts(file: ListedFile, label: int | None, settings: RowSettings) -> I
     facts = inspect_image(path, max_pixels=settings.max_pixels, max_bytes=settings.max_bytes)
     if not lacks_label(file, label, required=settings.labels_required):
         return facts
-    detail = "expected a path below a wnid folder, or a name in the ground truth"
-    return replace(facts, status=Status.REJECTED, reason=Reason.NO_LABEL, detail=detail)
+    return replace(facts, status=Status.REJECTED, reason=Reason.NO_LABEL, detail=settings.without_label)

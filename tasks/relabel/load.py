@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,10 +17,9 @@ from torchvision.transforms.v2 import functional as v2
 
 from labelmill.models.fast_forward import Precision
 from labelmill.models.teacher import Teacher
-from labelmill.schemas.images import Reason
 from labelmill.schemas.locations import is_object_url
 from labelmill.tasks.images.decode_image import Pixels, decode_array, decode_rgb
-from labelmill.tasks.images.read_bytes import read_bytes
+from labelmill.tasks.images.read_ingested import read_ingested
 from labelmill.tasks.images.rejected_image import RejectedImage
 from labelmill.tasks.objects.client import in_parallel
 
@@ -44,10 +42,13 @@ SCALED_DECODING_RATIO = 4
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ImageToLabel:
-    """An image that a teacher shall see, a file or an object's URL; `sha256` is what its content must still be."""
+    """An image that a teacher shall see, a file or an object's URL.
+
+    `sha256` is what its content must still be; None where the ingest did not read it, so that its length alone tells.
+    """
 
     path: str | Path
-    sha256: str
+    sha256: str | None
     bytes: int
 
 
@@ -78,7 +79,7 @@ def load_resized(image: ImageToLabel, loading: Loading) -> Pixels:
 
     Raises RejectedImage, with reason `changed` when the file is not the one that was ingested.
     """
-    data = _read_as_ingested(image)
+    data = read_ingested(image.path, size=image.bytes, sha256=image.sha256)
     height, width = loading.size
     ratio = SCALED_DECODING_RATIO // 2
     at_least = (height * ratio, width * ratio) if loading.scaled_decoding else None
@@ -108,19 +109,6 @@ def load_each(images: Sequence[ImageToLabel], loading: Loading) -> list[Pixels |
     if any(is_object_url(image.path) for image in images):  # a bucket's answers are waited for together
         return in_parallel(load, images)
     return [load(image) for image in images]
-
-
-def _read_as_ingested(image: ImageToLabel) -> bytes:
-    changed = RejectedImage(Reason.CHANGED, "content differs from what was ingested; ingest again")
-    try:
-        data = read_bytes(image.path, max_bytes=image.bytes)
-    except RejectedImage as rejected:
-        if rejected.reason is Reason.TOO_MANY_BYTES:  # more than were ingested
-            raise changed from rejected
-        raise
-    if hashlib.sha256(data).hexdigest() != image.sha256:
-        raise changed
-    return data
 
 
 def normalise(pixels: Sequence[Pixels], teacher: Teacher) -> Tensor:

@@ -21,7 +21,7 @@ from labelmill.tasks.store.parquet import Layout
 from labelmill.tasks.store.receipts import Receipt
 from labelmill.tasks.store.table import Table
 
-SHARD_COLUMNS = ("image_id", "split", "uri", "bytes", "sha256", "label", "status", "reason", "detail")
+SHARD_COLUMNS = ("image_id", "split", "uri", "bytes", "mtime_ns", "sha256", "label", "status", "reason", "detail")
 
 RETRIED_REASONS = TRANSIENT_REASONS | {Reason.BROKEN_LINK, Reason.NOT_A_FILE, Reason.CHANGED}
 """Ingest saw these images whole: what is now at their place (an unmounted folder, say) may be put right again."""
@@ -96,6 +96,12 @@ def plan_shards(
 
 def _content(rows: pa.Table, teacher_labels: Sequence[int | None]) -> list[list[Any]]:
     columns = [rows[name].to_pylist() for name in ("image_id", "split", "sha256", "status", "reason", "detail")]
+    if rows["sha256"].null_count:  # what an ingest did not read is known by its place, size and time
+        places = zip(*(rows[name].to_pylist() for name in ("uri", "bytes", "mtime_ns")), strict=True)
+        columns[2] = [
+            list(place) if sha256 is None and status == Status.DONE else sha256
+            for sha256, status, place in zip(columns[2], columns[3], places, strict=True)
+        ]
     return [list(row) for row in zip(*columns, labels_of(rows, teacher_labels), strict=True)]
 
 

@@ -11,10 +11,14 @@ import pyarrow.parquet as pq
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Layout:
-    """Choices that make a table small: zstd level, and the columns (as Parquet paths) stored as byte streams."""
+    """Choices that make a table small, or fast to write: zstd level, and how columns (as Parquet paths) are stored.
+
+    `byte_streams` are split into streams of bytes, `plain` ones get no dictionary, since their values all differ.
+    """
 
     level: int = 6
     byte_streams: tuple[str, ...] = ()
+    plain: tuple[str, ...] = ()
 
 
 def write_parquet(path: Path, rows: pa.Table, layout: Layout) -> None:
@@ -26,7 +30,7 @@ def write_parquet(path: Path, rows: pa.Table, layout: Layout) -> None:
         path,
         compression="zstd",
         compression_level=layout.level,
-        use_dictionary=sorted(columns - streams) or False,
+        use_dictionary=sorted(columns - streams - set(layout.plain)) or False,
         column_encoding=dict.fromkeys(layout.byte_streams, "BYTE_STREAM_SPLIT") or None,
         store_schema=True,
     )

@@ -9,16 +9,19 @@ from typing import Any
 from labelmill.schemas.classes import ClassList
 from labelmill.schemas.errors import BadInput
 from labelmill.schemas.label_maps import MAP_COLUMNS, LabelMapMetadata
+from labelmill.schemas.statistics import CHANNELS
 from labelmill.schemas.versions import Version
+from labelmill.tasks.store.metrics import metric_statements
 from labelmill.tasks.store.store import Store
 from labelmill.tasks.store.table import Table
 
 
 def view_statements(store: Store) -> Iterator[str]:
-    """Yield the statements that make all views, without semicolons; paths are absolute.
+    """Yield the statements that make all views and macros, without semicolons; paths are absolute.
 
     `row` is 0…n−1 in the order of the version's parts, which DuckDB tells apart by `file_index`.
     """
+    yield from metric_statements()
     for dataset in sorted({name.partition(".")[0] for name in store.tables()}):
         yield f'CREATE SCHEMA IF NOT EXISTS "{dataset}"'
     for name in store.tables():
@@ -51,6 +54,9 @@ def _version_views(table: Table, version: Version) -> Iterator[tuple[str, str]]:
         # label_maps_b has label_cells_b beside it, and a table soft has label_cells_soft
         yield f"label_classes{suffix}", _label_classes(table, version, meta)
         yield f"label_cells{suffix}", _label_cells(table, version, meta)
+    elif kind == "statistics":
+        yield name, f"SELECT {_row(version)}, {_columns(version)} FROM {_files(table, version)}"
+        yield f"{name}_channels", _statistics_channels(table, version)
     else:
         row = "" if any(c.name.lower() == "row" for c in version.columns) else f"{_row(version)}, "
         yield name, f"SELECT {row}{_columns(version)} FROM {_files(table, version)}"
@@ -100,6 +106,22 @@ def _images(table: Table, version: Version) -> str:
     classes = ClassList.model_validate(listed) if listed else None
     name = _name_of("label", classes)
     return f"SELECT {_row(version)}, {_columns(version)}, {name} AS class_name FROM {_files(table, version)}"
+
+
+def _statistics_channels(table: Table, version: Version) -> str:
+    """One row for each split and channel, and with split NULL for all of it; whole numbers to the last division."""
+    channels = " UNION ALL ".join(
+        f"SELECT split, '{channel}' AS channel, unnest({channel})::HUGEINT AS n, unnest(range(256)) AS value "
+        f"FROM {_files(table, version)} WHERE status = 'done'"
+        for channel in CHANNELS
+    )
+    return (
+        "SELECT split, channel, pixels::BIGINT AS pixels, total / pixels / 255 AS mean, "
+        "sqrt((pixels * squares - total * total)::DOUBLE / (pixels * pixels)::DOUBLE) / 255 AS deviation FROM ("
+        "SELECT split, channel, sum(n)::HUGEINT AS pixels, sum(n * value)::HUGEINT AS total, "
+        f"sum(n * value * value)::HUGEINT AS squares FROM ({channels}) "
+        "GROUP BY GROUPING SETS ((channel), (split, channel)))"
+    )
 
 
 def _label_maps(table: Table, version: Version, meta: LabelMapMetadata) -> str:

@@ -36,12 +36,20 @@ class Server(Api):
         except urllib.error.URLError:
             return False
 
-    def run(self, script, *options, code=0, **kwargs):
-        """Run a script of deploy/ against the server and expect its exit code; return what it wrote."""
+    def run(self, script, *options, code=0, changes=None, **kwargs):
+        """Run a script of deploy/ against the server and expect its exit code; return what it wrote.
+
+        `changes` go into its environment.
+        """
         done = subprocess.run(
             [sys.executable, ROOT / "deploy" / script, *map(str, options)],
-            env=self.environment, capture_output=True, text=True, timeout=TIMEOUT_S, check=False, **kwargs,
-        )  # fmt: skip
+            env={**self.environment, **(changes or {})},
+            capture_output=True,
+            text=True,
+            timeout=TIMEOUT_S,
+            check=False,
+            **kwargs,
+        )
         assert done.returncode == code, done.stderr
         return done.stdout if code == 0 else done.stderr
 

@@ -45,9 +45,6 @@ def test_bootstrap_a_pool_of_another_type_is_refused_and_named(server):
 
 
 def test_bootstrap_no_server_in_time_is_told_in_one_line(server):
-    server = type(server)(
-        url=server.url, environment={**server.environment, "PREFECT_API_URL": "http://127.0.0.1:9/api"}
-    )
-    told = server.run("bootstrap.py", "--wait-s", 0, code=1)
+    told = server.run("bootstrap.py", "--wait-s", 0, code=1, changes={"PREFECT_API_URL": "http://127.0.0.1:9/api"})
     assert told.startswith("bootstrap: no answer from http://127.0.0.1:9/api in 0 s: ")
     assert "Traceback" not in told

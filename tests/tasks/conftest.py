@@ -15,9 +15,17 @@ import pytest
 from labelmill.tasks.objects import filesystem
 from labelmill.tasks.objects.filesystem import open_filesystem
 
+from .annotated_dataset import Dataset
+
 S3_SERVER = str(Path(__file__).parents[1] / "s3_server.py")
 
 SECRET = "not-to-be-seen"
+
+
+@pytest.fixture
+def dataset(tmp_path):
+    """A store to ingest annotated images into, and to export from."""
+    return Dataset(tmp_path)
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ import torch
 from labelmill.schemas.errors import BadInput, StoreDamaged, WorkFailed
 from labelmill.schemas.images import IMAGES_SCHEMA
 from labelmill.schemas.parameters import IngestFolderParameters, IngestImagenetParameters
+from labelmill.tasks.images import read_ingested
 from labelmill.tasks.images.read_bytes import read_bytes
 from labelmill.tasks.images.rejected_image import RejectedImage
 from labelmill.tasks.ingest.job import ingest_chunk, prepare_imagenet
@@ -245,13 +246,13 @@ def test_load_each_waits_for_the_objects_of_a_batch_together(places, bucket, mon
     """Two reads are held until both are asked for: one after the other would never end."""
     source, _ = places["bucket"]
     both = threading.Barrier(2, timeout=60)
-    real = load.read_bytes
+    real = read_bytes
 
     def read(path, **limits):
         both.wait()
         return real(path, **limits)
 
-    monkeypatch.setattr(load, "read_bytes", read)
+    monkeypatch.setattr(read_ingested, "read_bytes", read)
     images = []
     for number in range(2):
         url = f"{source}/n01443537/n01443537_{number}.JPEG"

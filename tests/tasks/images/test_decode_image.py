@@ -145,3 +145,24 @@ def test_decode_at_least_a_size_shrinks_a_jpeg_by_no_more_than_that(decode, at_l
 
 def test_decode_at_least_a_size_leaves_other_formats_whole():
     assert decode_array(encode(noise(32, 40), "png"), max_pixels=MAX_PIXELS, at_least=(4, 4)).shape == (32, 40, 3)
+
+
+@pytest.mark.parametrize("options", [{"quality": 75}, {"quality": 75, "method": 0}, {"lossless": True}])
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "L"])
+def test_decode_array_of_a_webp_has_pillows_pixels(options, mode):
+    pixels = np.random.default_rng(0).integers(0, 256, (7, 9, 4), np.uint8)
+    encoded = BytesIO()
+    picture = Image.fromarray(pixels).resize((45, 33), Image.Resampling.BICUBIC).convert(mode)
+    picture.save(encoded, "webp", **options)
+    expected = np.asarray(decode_rgb(encoded.getvalue(), max_pixels=10**6))
+    np.testing.assert_array_equal(decode_array(encoded.getvalue(), max_pixels=10**6), expected)
+    with pytest.raises(RejectedImage, match="more than 1484"):
+        decode_array(encoded.getvalue(), max_pixels=33 * 45 - 1)
+
+
+@pytest.mark.parametrize("cut", [1, 40, 300])
+def test_decode_array_of_a_cut_webp_is_rejected(cut):
+    encoded = BytesIO()
+    Image.effect_noise((64, 48), 60).convert("RGB").save(encoded, "webp")
+    with pytest.raises(RejectedImage):
+        decode_array(encoded.getvalue()[:-cut], max_pixels=10**6)

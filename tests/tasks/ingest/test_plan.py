@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from labelmill.schemas.classes import ClassList, ClassName
 from labelmill.schemas.errors import BadInput
+from labelmill.schemas.images import Reason
 from labelmill.tasks.ingest.labels import SourceLabels
 from labelmill.tasks.ingest.list_files import FileKind, ListedFile
 from labelmill.tasks.ingest.plan import (
@@ -33,14 +34,19 @@ def listed(path, *, size=10, mtime_ns=100, kind=FileKind.FILE):
     return ListedFile(path=path, size=size, mtime_ns=mtime_ns, kind=kind)
 
 
-def table(*rows):
-    return pa.Table.from_pylist(
-        [dict(zip(COLUMNS, row, strict=True)) for row in rows], schema=pa.schema(list(COLUMNS.items()))
+def table(*rows, id_prefix="", width=40):
+    """Rows of files, which lie at their paths, that an ingest has read."""
+    schema = pa.schema(
+        [*COLUMNS.items(), ("uri", pa.string()), ("labels", pa.list_(pa.int32())), ("width", pa.int32())]
     )
+    named = [dict(zip(COLUMNS, row, strict=True)) for row in rows]
+    read = [{**row, "uri": row["image_id"].removeprefix(id_prefix), "width": width} for row in named]
+    return pa.Table.from_pylist(read, schema=schema)
 
 
-def plan(files, labels, rows, *, id_prefix="", labels_required=True, rehash=False):
-    return plan_ingest(files, labels, table(*rows), id_prefix=id_prefix, labels_required=labels_required, rehash=rehash)
+def plan(files, labels, rows, *, id_prefix="", labels_required=True, rehash=False, width=40):
+    known = table(*rows, id_prefix=id_prefix, width=width)
+    return plan_ingest(files, labels, known, id_prefix=id_prefix, labels_required=labels_required, rehash=rehash)
 
 
 def class_list(*names):
@@ -53,6 +59,18 @@ def test_plan_ingest_all_four_outcomes_are_told_apart():
     assert plan(files, [0, 0, 0], rows) == IngestPlan(
         unchanged=("a",), changed=("b",), added=("c",), removed=("y", "z")
     )
+
+
+def test_plan_ingest_row_that_was_never_read_is_changed():
+    rows = [("a", 10, 100, 0, None), ("b", 10, 100, 0, "corrupt")]
+    found = plan([listed("a"), listed("b")], [0, 0], rows, width=None)
+    assert (found.changed, found.unchanged) == (("a",), ("b",))
+
+
+def test_plan_ingest_rejection_found_at_listing_is_changed_until_the_row_has_it():
+    file = ListedFile(path="a", size=10, mtime_ns=100, kind=FileKind.FILE, rejected=(Reason.CORRUPT, "no JPEG"))
+    assert plan([file], [0], [("a", 10, 100, 0, None)]).changed == ("a",)
+    assert plan([file], [0], [("a", 10, 100, 0, "corrupt")]).unchanged == ("a",)
 
 
 LOST = {"size": None, "mtime_ns": None, "kind": FileKind.BROKEN_LINK}

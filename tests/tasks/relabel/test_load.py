@@ -1,5 +1,7 @@
 """Loading: the whole image, by the resizer that the settings name."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -104,3 +106,12 @@ def test_normalise_puts_each_channel_in_the_teachers_range(teacher):
     expected = ((pixels / 255 - mean) / std).transpose(0, 3, 1, 2)
     assert batch.shape == (2, 3, 8, 12)
     np.testing.assert_allclose(batch.numpy(), expected, atol=1e-6)
+
+
+def test_load_each_without_a_digest_takes_the_length_for_it(saved):
+    image = saved(smooth(30, 40))
+    loading = Loading(size=(8, 8), interpolation="bilinear", max_pixels=10**6)
+    given = [replace(image, sha256=None, bytes=image.bytes + more) for more in (0, 1, -1)]
+    first, *others = load_each(given, loading)
+    assert not isinstance(first, RejectedImage)
+    assert [rejected.reason for rejected in others] == ["changed", "changed"]

@@ -2,12 +2,13 @@
 
 from dataclasses import replace
 
+import pyarrow as pa
 import pytest
 
 from labelmill.schemas.images import Reason
 from labelmill.tasks.relabel.cpu_engine import CpuEngine
 from labelmill.tasks.relabel.job import prepare_run
-from labelmill.tasks.relabel.shards import label_shard, plan_shards
+from labelmill.tasks.relabel.shards import _content, label_shard, plan_shards
 from labelmill.tasks.store import open_store
 
 COMMON = {"teacher": "d1", "settings": {"top_k": 5}, "temperature": 1.5}
@@ -167,3 +168,17 @@ def test_label_shard_rejects_that_lie_in_the_image_are_final(imagenet, parameter
     job = replace(prepared.job, engine=CpuEngine(prepared.job.teacher, settings, workers=2))
     receipt = label_shard(job, prepared.shards[0])
     assert (receipt.counts, receipt.retry) == ({"done": 0, "rejected": 8}, False)
+
+
+def test_plan_shards_of_rows_without_digests_depend_on_place_length_and_time():
+    rows = pa.table({
+        "image_id": ["a"], "split": ["train"], "sha256": pa.array([None], pa.string()), "status": ["done"],
+        "reason": pa.array([None], pa.string()), "detail": pa.array([None], pa.string()),
+        "label": pa.array([None], pa.int32()), "uri": ["x//lmdb:00"], "bytes": [7], "mtime_ns": [1],
+    })  # fmt: skip
+    other = {"uri": ["y//lmdb:00"], "bytes": [8], "mtime_ns": [2]}
+    changed = [rows.set_column(rows.schema.names.index(name), name, [value]) for name, value in other.items()]
+    contents = [str(_content(table, ())) for table in (rows, *changed)]
+    assert len(set(contents)) == 4
+    with_digests = [table.set_column(2, "sha256", pa.array(["d" * 64])) for table in (rows, *changed)]
+    assert len({str(_content(table, ())) for table in with_digests}) == 1

@@ -24,9 +24,9 @@ root, kills, seed = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 lineage = Lineage(code="0", flow="t", parameters={}, parameters_digest="", inputs={}, time="", host="")
 schema = pa.schema({"a": pa.int64()})
 
-def write_for_ever(life):
+def write(life, turns):
     table = open_store(root).table("imagenet.things")
-    for turn in range(1_000_000):
+    for turn in range(turns):
         parts = []
         for n in range(3):
             rows = pa.table({"a": [life * 10**7 + turn * 10 + n] * 100}, schema=schema)
@@ -34,12 +34,21 @@ def write_for_ever(life):
             table.receipts.write(Receipt(key=f"{life}-{turn}-{n}", run=f"run{life}", part=parts[-1], counts={}))
         table.replace(parts, schema=schema, metadata={}, lineage=lineage)
 
-delays = random.Random(seed)
-for life in range(kills):
+def start(life, turns):
     child = os.fork()
     if not child:
-        write_for_ever(life)
-    time.sleep(delays.uniform(0.01, 0.15))
+        write(life, turns)
+        os._exit(0)
+    return child
+
+began = time.monotonic()
+os.waitpid(start(kills, 1), 0)
+commit_s = time.monotonic() - began  # a disk may sync in a millisecond or in a tenth of a second
+
+delays = random.Random(seed)
+for life in range(kills):
+    child = start(life, 1_000_000)
+    time.sleep(delays.uniform(0.1, 3) * commit_s)
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
 """

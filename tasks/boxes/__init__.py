@@ -1,0 +1,1 @@
+"""From annotation files to the rows of a boxes table."""

@@ -1,0 +1,1 @@
+"""Datasets written out for other tools."""

@@ -1,0 +1,1 @@
+"""LSUN: LMDB environments of encoded images, listed, exported and made rows of an images table."""

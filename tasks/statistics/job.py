@@ -1,0 +1,169 @@
+"""Statistics from their parameters to their version, in steps that a flow calls in turn."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from labelmill.schemas.errors import BadInput, WorkFailed
+from labelmill.schemas.images import TRANSIENT_REASONS, Reason, Status
+from labelmill.schemas.parameters import StatisticsParameters
+from labelmill.schemas.statistics import CHANNELS, STATISTICS_SCHEMA, ChannelStatistics, describe_channel
+from labelmill.schemas.versions import Part, Version, digest_json
+from labelmill.tasks.ingest.sources import holds_files
+from labelmill.tasks.lineage import make_lineage
+from labelmill.tasks.statistics.shard import build_rows, count_shard
+from labelmill.tasks.store import Change, Table, open_store
+from labelmill.tasks.store.receipts import Receipt
+
+COLUMNS = (
+    "image_id", "split", "uri", "width", "height", "format", "mode", "bytes", "sha256", "label", "status", "reason",
+)  # fmt: skip
+
+_RETRIED = frozenset({*TRANSIENT_REASONS, Reason.CHANGED, Reason.BROKEN_LINK, Reason.NOT_A_FILE})
+"""Ingest saw these images whole: a rerun looks again."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StatisticsShard:
+    """Rows `start` to `stop` of a part of the images table, of one split or all."""
+
+    number: int
+    part: Part
+    start: int
+    stop: int
+    key: str
+
+    def __len__(self) -> int:
+        return self.stop - self.start
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StatisticsRun:
+    """A prepared run: which images, where they are, and the shards."""
+
+    parameters: StatisticsParameters
+    images: Table
+    version: Version
+    table: Table
+    roots: dict[str, str]
+    shards: tuple[StatisticsShard, ...]
+    run: str
+
+    @property
+    def rows(self) -> int:
+        """Images of all shards."""
+        return sum(len(shard) for shard in self.shards)
+
+
+def prepare_statistics(parameters: StatisticsParameters) -> StatisticsRun:
+    """Cut the images into shards; raise BadInput when there are none, NotInStore when there is no table."""
+    store = open_store(parameters.store)
+    images = store.table(f"{parameters.dataset}.images")
+    version = images.version(parameters.images_version)
+    roots: dict[str, str] = dict(version.metadata["roots"])
+    if parameters.split is not None and parameters.split not in roots:
+        raise BadInput(f"split: expected one of {', '.join(sorted(roots))}, got {parameters.split!r}")
+    if parameters.image_root is not None:
+        wanted = [parameters.split] if parameters.split else sorted(roots)
+        if len(wanted) > 1:
+            raise BadInput(f"image_root: the splits {', '.join(wanted)} have a folder each; name one by --split")
+        roots |= dict.fromkeys(wanted, parameters.image_root)
+    shards = tuple(_cut(parameters, images, version))
+    if not shards:
+        raise BadInput(f"{images.name}: no images to count in version {version.number}")
+    table = store.table(f"{parameters.dataset}.statistics")
+    run = digest_json([shard.key for shard in shards])
+    table.receipts.open_run(run)
+    return StatisticsRun(
+        parameters=parameters, images=images, version=version, table=table, roots=roots, shards=shards, run=run
+    )
+
+
+def _cut(parameters: StatisticsParameters, images: Table, version: Version) -> Iterator[StatisticsShard]:
+    number = 0
+    for part in version.parts:
+        rows = _read_rows(images, part, parameters.split)
+        for start in range(0, rows.num_rows, parameters.shard_size):
+            piece = rows.slice(start, parameters.shard_size)
+            facts = piece.select(["image_id", "split", "label", "sha256", "status", "reason"]).to_pylist()
+            key = digest_json(["statistics 1", parameters.max_pixels, [list(row.values()) for row in facts]])
+            yield StatisticsShard(number=number, part=part, start=start, stop=start + piece.num_rows, key=key)
+            number += 1
+
+
+def _read_rows(images: Table, part: Part, split: str | None) -> pa.Table:
+    rows = images.read_part(part, COLUMNS)
+    return rows if split is None else rows.filter(pc.equal(rows["split"], split))
+
+
+def count_images(
+    run: StatisticsRun, shard: StatisticsShard, *, on_batch: Callable[[int, int], None] = lambda images, rejected: None
+) -> Receipt:
+    """Count a shard's pixels, write its part and its receipt.
+
+    Raises WorkFailed when images cannot be read because their folder itself is gone.
+    """
+    rows = _read_rows(run.images, shard.part, run.parameters.split).slice(shard.start, len(shard))
+    tallies = count_shard(
+        rows, run.roots, workers=run.parameters.workers or os.cpu_count() or 1,
+        max_pixels=run.parameters.max_pixels, on_batch=on_batch,
+    )  # fmt: skip
+    for split in {split for split, _, _, reason in tallies if reason in TRANSIENT_REASONS}:
+        if not holds_files(run.roots[split]):
+            raise WorkFailed(f"split {split}: nothing is in {run.roots[split]}; mount it, or name --image-root")
+    rejected = sum(tally.images for group, tally in tallies.items() if group[2] != Status.DONE)
+    ingested = set(zip(rows["status"].to_pylist(), rows["reason"].to_pylist(), strict=True))
+    receipt = Receipt(
+        key=shard.key,
+        run=run.run,
+        part=run.table.write_part(build_rows(tallies), key=shard.key),
+        counts={"done": len(rows) - rejected, "rejected": rejected},
+        retry=any(reason in _RETRIED and (status, reason) not in ingested for _, _, status, reason in tallies),
+    )
+    run.table.receipts.write(receipt)
+    return receipt
+
+
+def commit_statistics(run: StatisticsRun, receipts: Sequence[Receipt]) -> Version:
+    """Make the shards' parts a version; the latest stays when it holds them already."""
+    parts = [receipt.part for receipt in receipts]
+    channels = merge_channels(run.table, parts)
+    inputs = {run.images.name: run.version.number}
+    metadata = {
+        "kind": "statistics",
+        "split": run.parameters.split,
+        "mean": [round(channel.mean, 12) if channel.pixels else None for channel in channels],
+        "std": [round(channel.deviation, 12) if channel.pixels else None for channel in channels],
+        "pixels": channels[0].pixels,
+        "classes": run.version.metadata["classes"],
+    }
+
+    def change(latest: Version | None) -> Change | None:
+        same = latest is not None and (list(latest.parts), latest.metadata) == (parts, metadata)
+        return None if same else Change(operation="replace", parts=parts, metadata=metadata)
+
+    version = run.table.commit(
+        change, schema=STATISTICS_SCHEMA, lineage=make_lineage("statistics", run.parameters, inputs=inputs)
+    )
+    run.table.receipts.close_run(run.run)
+    return version
+
+
+def merge_channels(table: Table, parts: Sequence[Part]) -> list[ChannelStatistics]:
+    """Return the statistics of red, green and blue over some parts."""
+    totals = np.zeros((len(CHANNELS), 256), dtype=object)  # Python's integers: no sum is too large
+    for part in parts:
+        rows = table.read_part(part, ["status", *CHANNELS])
+        done = rows.filter(pc.equal(rows["status"], Status.DONE))
+        for place, channel in enumerate(CHANNELS):
+            for counts in done[channel].to_pylist():
+                totals[place] += np.array(counts, dtype=object)
+    return [
+        describe_channel(channel, [int(count) for count in totals[place]]) for place, channel in enumerate(CHANNELS)
+    ]

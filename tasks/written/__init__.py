@@ -1,0 +1,1 @@
+"""Files that Labelmill writes for people below a folder of theirs: exports, conversions, extracted archives."""

@@ -1,0 +1,87 @@
+"""How fast a folder of small files is ingested, with dimensions and digest: against pathlib, Pillow and hashlib.
+
+The rounds alternate, medians are printed. What users write walks the folder by pathlib, opens each file by Pillow
+for its size and hashes its bytes; it keeps the rows in a list. Ours ends with a committed version of the table.
+
+    python tests/bench/ingest_speed.py [--files 200000] [--rounds 3]
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import statistics
+import tempfile
+import time
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from labelmill.schemas.parameters import IngestFolderParameters
+from labelmill.tasks.ingest.job import commit_ingest, ingest_chunk, prepare_folder
+
+PICTURES = 64
+FILES_IN_A_FOLDER = 1000
+
+
+def write_files(folder: Path, count: int) -> None:
+    """Write small JPEGs, 1,000 in a folder; each one's bytes differ."""
+    random = np.random.default_rng(0)
+    pictures = []
+    for _ in range(PICTURES):
+        encoded = BytesIO()
+        pixels = random.integers(0, 256, (4, 4, 3), np.uint8)
+        Image.fromarray(pixels).resize((64, 64), Image.Resampling.BICUBIC).save(encoded, "jpeg", quality=85)
+        pictures.append(encoded.getvalue())
+    for number in range(count):
+        path = folder / f"{number // FILES_IN_A_FOLDER:04d}" / f"{number:07d}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        comment = b"\xff\xfe\x00\x0a%08d" % number
+        picture = pictures[number % PICTURES]
+        path.write_bytes(picture[:20] + comment + picture[20:])
+
+
+def users_script(folder: Path) -> int:
+    """Do what users write by hand; return the number of rows."""
+    rows = []
+    for path in sorted(folder.rglob("*.jpg")):
+        with Image.open(path) as picture:
+            size = picture.size
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        rows.append((str(path.relative_to(folder)), *size, path.stat().st_size, digest, path.parent.name))
+    return len(rows)
+
+
+def ingest(folder: Path, store: Path) -> int:
+    """Ingest as the flow does; return the number of rows."""
+    run = prepare_folder(IngestFolderParameters(source=str(folder), store=str(store), dataset="small"))
+    return commit_ingest(run, [ingest_chunk(run, chunk) for chunk in run.chunks]).rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--files", type=int, default=200_000)
+    parser.add_argument("--rounds", type=int, default=3)
+    options = parser.parse_args()
+    seconds: dict[str, list[float]] = {"pathlib, Pillow, sha256": [], "ingest-folder": []}
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name) / "images"
+        write_files(folder, options.files)
+        for number in range(options.rounds):
+            for step, found in seconds.items():
+                start = time.perf_counter()
+                ours = step == "ingest-folder"
+                rows = ingest(folder, Path(name) / f"store{number}") if ours else users_script(folder)
+                found.append(time.perf_counter() - start)
+                assert rows == options.files
+    for step, found in seconds.items():
+        rates = sorted(options.files / value for value in found)
+        print(f"{step}: {options.files / statistics.median(found):,.0f} files/s ({rates[0]:,.0f} to {rates[-1]:,.0f})")
+    script, ours = (statistics.median(found) for found in seconds.values())
+    print(f"ingest-folder against the script: {script / ours:.2f} times (asked: 6)")
+
+
+if __name__ == "__main__":
+    main()
