@@ -1,6 +1,7 @@
 """What all tests share: a tiny real teacher, small image folders, a Prefect home of our own, the sample data."""
 
 import hashlib
+import json
 import os
 import shutil
 import subprocess
@@ -159,6 +160,36 @@ def run(capsys):
             main([str(argument) for argument in arguments])
         said = capsys.readouterr()
         return exit_.value.code, said.out, said.err
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def command_lines(prefect_server):
+    """Start one process that runs command lines, against the session's server."""
+    process = subprocess.Popen(
+        [sys.executable, str(Path(__file__).with_name("command_lines.py"))],
+        env={**os.environ, "PREFECT_API_URL": prefect_server, "OMP_NUM_THREADS": "1"},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    yield process
+    process.stdin.close()
+    process.wait(TIMEOUT_S)
+    process.stdout.close()
+
+
+@pytest.fixture
+def run_apart(command_lines):
+    """Run a command in a process that lives through the session; return its exit code, output and error output."""
+
+    def run(*arguments):
+        print(json.dumps([str(argument) for argument in arguments]), file=command_lines.stdin, flush=True)
+        answer = command_lines.stdout.readline()
+        assert answer, "the process of the command lines has ended"
+        return tuple(json.loads(answer))
 
     return run
 

@@ -21,26 +21,25 @@ def coco(tmp_path):
     return tmp_path
 
 
-@pytest.mark.drill  # Prefect in this process: what forks it later would not live
 @pytest.mark.prefect
-def test_run_ingest_coco_then_exports_then_ingest_yolo(prefect_server, run, coco):
+def test_run_ingest_coco_then_exports_then_ingest_yolo(run_apart, coco):
     store = ("--store", coco / "store", "--dataset", "coco")
-    code, out, err = run(
+    code, out, err = run_apart(
         "run", "ingest-coco", *store, "--annotations", coco / "instances.json", "--images", coco / "images"
     )
     assert code == 0, err
     for line in ("missing", "outside"):
         assert line in out
     assert "2, 1 valid, in coco.boxes, version 1" in out
-    assert run("run", "export", *store, "--format", "coco", "--out", coco / "back")[0] == 0
+    assert run_apart("run", "export", *store, "--format", "coco", "--out", coco / "back")[0] == 0
     back = json.loads((coco / "back" / "annotations" / "instances_train.json").read_text())
     assert back == json.loads((coco / "instances.json").read_text())
-    assert run("run", "export", *store, "--format", "yolo", "--out", coco / "yolo")[0] == 0
-    code, out, err = run(
+    assert run_apart("run", "export", *store, "--format", "yolo", "--out", coco / "yolo")[0] == 0
+    code, out, err = run_apart(
         "run", "ingest-yolo", "--source", coco / "yolo", "--store", coco / "store", "--dataset", "again"
     )
     assert code == 0, err
-    code, out, _ = run(
+    code, out, _ = run_apart(
         "sql",
         coco / "store",
         "SELECT image_id, round(x1, 9), round(x2, 9), class_id FROM again.boxes",

@@ -22,33 +22,32 @@ def facts(said):
     return dict(re.findall(r"^  +(\S.*?)  +(.*)$", said, re.MULTILINE))
 
 
-@pytest.mark.drill  # Prefect in this process: what forks it later would not live
 @pytest.mark.prefect
-def test_run_rename_ingest_split_statistics_tell_what_they_did(pictures, tmp_path, run, prefect_server):
+def test_run_rename_ingest_split_statistics_tell_what_they_did(pictures, tmp_path, run_apart):
     template = ("rename", "--source", pictures, "--template", "{class}_{number:03d}{ext}", "--first", 1)
-    code, out, err = run("run", *template, "--dry-run")
+    code, out, err = run_apart("run", *template, "--dry-run")
     assert (code, facts(out)["cats/shot 10.png"]) == (0, "→ cats/cats_008.png"), err
-    code, out, err = run("run", *template)
+    code, out, err = run_apart("run", *template)
     assert (code, facts(out)["done"]) == (0, "13"), err
     assert (pictures / "dogs/dogs_004.png").exists()
     assert "table" not in facts(out)
 
     store = tmp_path / "store"
     given = ("--store", store, "--dataset", "pets")
-    assert run("run", "ingest-folder", "--source", pictures, *given)[0] == 0
-    code, out, err = run("run", "split", *given, "--fractions", "a=0.5,b=0.5", "--labels-per-class", 1)
+    assert run_apart("run", "ingest-folder", "--source", pictures, *given)[0] == 0
+    code, out, err = run_apart("run", "split", *given, "--fractions", "a=0.5,b=0.5", "--labels-per-class", 1)
     told = facts(out)
     assert (code, told["a"], told["b"], told["empty"], told["same bytes in two splits"]) == (0, "6", "6", "1", "0"), err
 
-    code, out, err = run("run", "statistics", *given)
+    code, out, err = run_apart("run", "statistics", *given)
     told = facts(out)
     assert (code, told["mean of red, green, blue"]) == (0, f"{130 / 255:.6f}, 0.000000, 1.000000"), err
     assert "<svg" in open_store(store).table("pets.statistics").files.read("reports/v1.html").decode()
-    code, out, err = run("run", "find-leaks", "--store", store, "--tables", "pets.splits")
+    code, out, err = run_apart("run", "find-leaks", "--store", store, "--tables", "pets.splits")
     assert (code, facts(out)["contents on both sides"]) == (0, "0"), err
 
     journal = tmp_path / "pictures.rename-001.jsonl"
-    code, out, err = run("run", "rename", "--undo", journal)
+    code, out, err = run_apart("run", "rename", "--undo", journal)
     assert (code, (pictures / "cats/shot 10.png").exists()) == (0, True), err
 
 

@@ -22,26 +22,24 @@ def write_environment(folder, count):
             transaction.put(f"{number:040x}".encode(), data.getvalue())
 
 
-@pytest.mark.drill  # Prefect in this process: what forks it later would not live
 @pytest.mark.prefect
-@pytest.mark.usefixtures("prefect_server")
-def test_run_flows_of_data_sets_end_with_their_counts(tmp_path, run):
+def test_run_flows_of_data_sets_end_with_their_counts(tmp_path, run_apart):
     write_environment(tmp_path / "lsun/tower_train_lmdb", 5)
     write_environment(tmp_path / "lsun/tower_val_lmdb", 3)
     store = tmp_path / "store"
     lsun = ["run", "ingest-lsun", "--source", tmp_path / "lsun", "--store", store, "--dataset", "lsun"]
-    code, out, _ = run(*lsun, "--digests", "none", "--chunk-size", "2")
+    code, out, _ = run_apart(*lsun, "--digests", "none", "--chunk-size", "2")
     assert code == 0, out
     assert "splits train, val" in out
     assert open_store(store).table("lsun.images").version().rows == 8
-    code, out, _ = run(*lsun, "--export", "jpeg", "--out", tmp_path / "jpegs")
+    code, out, _ = run_apart(*lsun, "--export", "jpeg", "--out", tmp_path / "jpegs")
     assert code == 0, out
     assert "5 written, 0 as they were, 0 without a file" in out
     assert len(list((tmp_path / "jpegs").rglob("*.jpg"))) == 8
 
     pixels = np.zeros((32, 32, 3, 4), np.uint8)
     scipy.io.savemat(tmp_path / "test_32x32.mat", {"X": pixels, "y": np.array([[10], [1], [2], [3]], np.uint8)})
-    code, out, _ = run(
+    code, out, _ = run_apart(
         "run", "ingest-svhn", "--source", tmp_path / "test_32x32.mat", "--store", store, "--dataset", "svhn", "--out",
         tmp_path / "pngs",
     )  # fmt: skip
@@ -53,7 +51,7 @@ def test_run_flows_of_data_sets_end_with_their_counts(tmp_path, run):
     with tarfile.open(tmp_path / "cifar.tar", "w") as tar:
         for name in ("test_batch.bin", "batches.meta.txt"):
             tar.add(tmp_path / name, f"cifar/{name}")
-    code, out, _ = run(
+    code, out, _ = run_apart(
         "run", "ingest-cifar", "--source", tmp_path / "cifar.tar", "--store", store, "--dataset", "cifar"
     )  # fmt: skip
     assert code == 0, out
@@ -62,7 +60,7 @@ def test_run_flows_of_data_sets_end_with_their_counts(tmp_path, run):
     with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
         archive.writestr("good", b"1")
         archive.writestr("../bad", b"2")
-    code, out, _ = run("run", "extract", "--source", tmp_path / "x.zip", "--out", tmp_path / "extracted")
+    code, out, _ = run_apart("run", "extract", "--source", tmp_path / "x.zip", "--out", tmp_path / "extracted")
     assert code == 0, out
     assert (tmp_path / "extracted/good").read_bytes() == b"1"
     assert [line.split() for line in out.splitlines() if "bad_name" in line] == [["bad_name", "1"]]
