@@ -34,9 +34,10 @@ class Anchors:
 def cluster_anchors(boxes: Sizes, k: int, *, seed: int = 0) -> Anchors:
     """Return k anchors for (N, 2) box sizes, the same at every call; no anchor is without a box.
 
-    Raises BadInput for sizes that are not finite and above 0, and for fewer different sizes than anchors.
+    Sizes count to the precision of float32. Raises BadInput for sizes that are not finite and above 0, and for fewer
+    different sizes than anchors.
     """
-    _check(boxes, k)
+    boxes = _check(boxes, k)
     random = np.random.default_rng([seed, k])
     candidates: list[Sizes] = []
     for count, bins, steps in ROUNDS:
@@ -57,13 +58,17 @@ def describe_anchors(boxes: Sizes, anchors: Sizes) -> Anchors:
     return Anchors(sizes=anchors, counts=np.bincount(which, minlength=len(anchors)), mean_iou=float(best.mean()))
 
 
-def _check(boxes: Sizes, k: int) -> None:
+def _check(boxes: Sizes, k: int) -> Sizes:
+    """Return the sizes in steps of float32: two different ones then have an IoU below 1 also when it is computed."""
     if k < 1:
         raise BadInput(f"k: expected at least 1 anchor, got {k}")
+    with np.errstate(over="ignore", under="ignore"):  # what does not fit is refused with the rest
+        boxes = np.asarray(boxes, np.float32).astype(np.float64)
     if not (np.isfinite(boxes).all() and (boxes > 0).all()):
         raise BadInput("boxes: expected widths and heights that are finite and above 0")
-    if len(boxes) < k or (len(np.unique(boxes[: 1000 * k], axis=0)) < k and len(np.unique(boxes, axis=0)) < k):
-        raise BadInput(f"k: {k} anchors need at least {k} different box sizes, got {len(np.unique(boxes, axis=0))}")
+    if len(np.unique(boxes[: 1000 * k], axis=0)) < k and (different := len(np.unique(boxes, axis=0))) < k:
+        raise BadInput(f"k: {k} anchors need at least {k} different box sizes, got {different}")
+    return boxes
 
 
 def _histogram(boxes: Sizes, k: int, bins: int) -> tuple[Sizes, npt.NDArray[np.float64]]:
@@ -107,9 +112,10 @@ def _lloyd(points: Sizes, weights: npt.NDArray[np.float64], anchors: Sizes) -> S
 def mean_best_iou_gradient(
     points: Sizes, weights: npt.NDArray[np.float64], anchors: Sizes
 ) -> tuple[float, npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Return the weighted mean best IoU, its gradient (K, 2) by the anchors' logarithms, and each anchor's weight (K,).
+    """Return the weighted mean best IoU, its gradient (K, 2) by the anchors' logarithms, and each anchor's share (K,).
 
-    With inner = min(w, a) min(h, b): by log a it grows by itself where a < w, else not at all, and the area a b always.
+    `points` (N, 2) and `weights` (N,) are a histogram. With inner = min(w, a) min(h, b): by log a it grows by itself
+    where a < w, else not at all, and the area a b always.
     """
     best, which = best_ious(points, anchors)
     mine = anchors[which]
@@ -141,7 +147,10 @@ def _climb(points: Sizes, weights: npt.NDArray[np.float64], anchors: Sizes, step
 
 
 def _fill_empty(boxes: Sizes, anchors: Sizes) -> Sizes:
-    """Put an anchor that no box is nearest to on the box that is served worst, until each has one."""
+    """Put an anchor that no box is nearest to on the box that is served worst, until each has one.
+
+    An anchor on a box has the IoU 1 with it, and no other anchor has: each turn settles one for good.
+    """
     for _ in range(len(anchors)):
         best, which = best_ious(boxes, anchors)
         empty = np.flatnonzero(np.bincount(which, minlength=len(anchors)) == 0)
