@@ -24,7 +24,7 @@ LLOYD_STEPS = 10
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Anchors:
-    """K anchors sorted by area: (K, 2) sizes, how many boxes are nearest to each, and the mean best IoU of all boxes."""
+    """K anchors sorted by area: (K, 2) sizes, (K,) how many boxes are nearest, and the mean best IoU of all boxes."""
 
     sizes: Sizes
     counts: npt.NDArray[np.int64]
