@@ -128,7 +128,8 @@ def mean_best_iou_gradient(
         grows = inner * (mine[:, side] < points[:, side])
         slope = (grows * union - inner * (outer - grows)) / union**2
         gradient[:, side] = np.bincount(which, slope * share, len(anchors))
-    return float(best @ share), gradient, np.bincount(which, share, len(anchors))
+    owned = np.bincount(which, weights=share, minlength=len(anchors)).astype(np.float64)
+    return float(best @ share), gradient, owned
 
 
 def _climb(points: Sizes, weights: npt.NDArray[np.float64], anchors: Sizes, steps: int) -> tuple[float, Sizes]:

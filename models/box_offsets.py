@@ -24,7 +24,8 @@ def encode_offsets(
 ) -> Tensor:
     """Return (N, 4) offsets of (N, 4) xyxy boxes from (N, 4) xyxy anchors.
 
-    They are the centre's by the anchor's size, and the logarithms of the ratios of the sizes. Each is divided by its variance (SSD_VARIANCES; torchvision's weights are 1 / variance). Sides must be above 0.
+    They are the centre's by the anchor's size, and the logarithms of the ratios of the sizes, each
+    divided by its variance (SSD_VARIANCES; torchvision's weights are 1 / variance). Sides must be above 0.
     Source: Girshick et al. 2014 (R-CNN), appendix C.
     """
     (centre, size), (anchor_centre, anchor_size) = _split(boxes), _split(anchors)

@@ -18,7 +18,8 @@ def size_iou(boxes: Sizes, anchors: Sizes) -> npt.NDArray[np.float64]:
     Source: YOLO9000, section 2 (d = 1 - IoU with a shared centre).
     """
     inner = np.minimum(boxes[:, None, 0], anchors[None, :, 0]) * np.minimum(boxes[:, None, 1], anchors[None, :, 1])
-    return inner / (boxes.prod(1)[:, None] + anchors.prod(1)[None] - inner)
+    iou: npt.NDArray[np.float64] = inner / (boxes.prod(1)[:, None] + anchors.prod(1)[None] - inner)
+    return iou
 
 
 def best_ious(boxes: Sizes, anchors: Sizes) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.intp]]:
