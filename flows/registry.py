@@ -9,6 +9,7 @@ from typing import cast
 
 from labelmill.schemas.outcomes import Outcome
 from labelmill.schemas.parameters import (
+    AnchorsParameters,
     DomainsParameters,
     EpisodesParameters,
     ExportLabelMapsParameters,
@@ -89,4 +90,5 @@ FLOWS = {
     "statistics": FlowEntry(
         parameters=StatisticsParameters, module="labelmill.flows.statistics", function="statistics"
     ),
+    "anchors": FlowEntry(parameters=AnchorsParameters, module="labelmill.flows.anchors", function="anchors"),
 }

@@ -38,6 +38,16 @@ def best_ious(boxes: Sizes, anchors: Sizes) -> tuple[npt.NDArray[np.float64], np
     return best, which
 
 
+def match_by_ratio(boxes: Sizes, anchors: Sizes, *, limit: float = 4.0) -> tuple[float, float]:
+    """Return the share of boxes within a ratio of an anchor, and the mean of the best ratio, 0 beyond it.
+
+    The first is yolov5's best possible recall, the second its fitness; `limit` its anchor_t.
+    """
+    ratios = size_ratios(boxes, anchors)
+    near = ratios > 1 / limit
+    return float(near.mean()), float((ratios * near).mean())
+
+
 def size_ratios(boxes: Sizes, anchors: Sizes) -> npt.NDArray[np.float64]:
     """Return (N,) for each box the best over anchors of its worse side ratio, at most 1: yolov5's measure of a match.
 

@@ -12,6 +12,7 @@ from typing import Any
 from labelmill.schemas.errors import BadInput
 from labelmill.schemas.locations import is_object_url
 from labelmill.schemas.parameters import (
+    AnchorsParameters,
     DivideParameters,
     DomainsParameters,
     ExportLabelMapsParameters,
@@ -31,6 +32,7 @@ from labelmill.schemas.parameters import (
     StatisticsParameters,
     TeacherParameters,
 )
+from labelmill.tasks.anchors.preflight import check_anchors
 from labelmill.tasks.boxes.preflight import check_annotated
 from labelmill.tasks.cifar.files import choose_files, find_cifar_files
 from labelmill.tasks.export.preflight import check_dataset
@@ -167,5 +169,7 @@ _CHECKS: tuple[tuple[type | UnionType, Callable[[Any], object]], ...] = (
     (ExportLabelMapsParameters, check_export),
     (ExportParameters, check_dataset),
     (RenameParameters, _check_rename),
+    (AnchorsParameters, check_anchors),
+    (AnchorsParameters, check_anchors),
 )
 """Each of them looks at the parameters that are of its kind."""

@@ -29,6 +29,7 @@ GIVEN = {
     "find-leaks": {"store": "/s", "tables": "pets.splits"},
     "statistics": {"store": "/s", "dataset": "pets"},
     "rename": {"source": "/i"},
+    "anchors": {"store": "/s", "dataset": "coco"},
 }
 
 
