@@ -15,6 +15,8 @@ from labelmill.tasks.report.panels import build_panel, build_plain_page, build_p
 
 CLASSES_SHOWN = 40
 
+RECALL = "best possible recall"
+
 Rows = Sequence[Mapping[str, Any]]
 
 
@@ -30,21 +32,19 @@ def build_anchors_page(
     chosen, given = pick_set(rows, meta["k"], "clustered"), pick_set(rows, None, "given")
     height, width = meta["input_size"]
     title = f"{meta['k']} anchors of {version.table.partition('.')[0]}, {meta['split'] or 'all splits'}"
-    sweep = sorted(
-        {(row["k"], row["mean_iou"], row["best_possible_recall"]) for row in rows if row["source"] != "given"}
-    )
+    clustered = [row for row in rows if row["source"] == "clustered" and row["anchor"] == 0]
     plots = [
         draw_sizes(
             "width and height in the input: boxes, anchors" + (", those given as rings" if given else ""),
             boxes, as_sizes(chosen), as_sizes(given) if given else None, seed=0,
         )
     ]  # fmt: skip
-    if len(sweep) > 1:
-        plots.append(draw_curve("mean best IoU by the number of anchors", [(k, iou) for k, iou, _ in sweep], meta["k"]))
-        plots.append(draw_curve("best possible recall", [(k, recall) for k, _, recall in sweep], meta["k"]))
+    if len(clustered) > 1:
+        for measure, name in (("mean_iou", "mean best IoU by the number of anchors"), ("best_possible_recall", RECALL)):
+            plots.append(draw_curve(name, [(row["k"], row[measure]) for row in clustered], meta["k"]))
     said = (
         f"{version.table} v{version.number}: {meta['boxes']:,} boxes at {width} × {height} pixels, {meta['resize']}; "
-        f"mean best IoU {chosen[0]['mean_iou']:.4f}, best possible recall {chosen[0]['best_possible_recall']:.4f}, "
+        f"mean best IoU {chosen[0]['mean_iou']:.4f}, {RECALL} {chosen[0]['best_possible_recall']:.4f}, "
         f"fitness {chosen[0]['fitness']:.4f}"
     )
     panels = [_list_anchors(said, chosen)]
@@ -53,9 +53,8 @@ def build_anchors_page(
     panels += [build_plots_panel(plots), _list_sets(rows), _list_classes(classes)]
     if positives is not None:
         panels.append(_list_positives(positives))
-    panels.append(
-        build_panel("Boxes left out", ("reason", "boxes"), [(r, f"{n:,}") for r, n in meta["rejected"].items()])
-    )
+    left_out = [(reason, f"{count:,}") for reason, count in meta["rejected"].items()]
+    panels.append(build_panel("Boxes left out", ("reason", "boxes"), left_out))
     return build_plain_page(title, [*panels, *(build_text_panel(name, text) for name, text in texts.items())])
 
 
@@ -90,7 +89,7 @@ def _list_sets(rows: Rows) -> str:
         for row in rows
         if row["anchor"] == 0
     ]
-    return build_panel("All sets", ("k", "source", "mean best IoU", "best possible recall", "fitness"), cells)
+    return build_panel("All sets", ("k", "source", "mean best IoU", RECALL, "fitness"), cells)
 
 
 def _list_classes(classes: pa.Table) -> str:
@@ -108,7 +107,7 @@ def _list_classes(classes: pa.Table) -> str:
         shown = [*cells[:CLASSES_SHOWN], ("…", "", "", ""), *cells[-CLASSES_SHOWN:]]
     return build_panel(
         f"{len(cells):,} classes, the worst served first",
-        ("class", "boxes", "mean best IoU", "best possible recall"),
+        ("class", "boxes", "mean best IoU", RECALL),
         shown,
     )
 

@@ -29,8 +29,8 @@ def draw_curve(title: str, points: Sequence[tuple[int, float]], chosen: int) -> 
     at = [place(*point) for point in points]
     line = " ".join(f"{x:.1f},{y:.1f}" for x, y in at)
     dots = "".join(
-        f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{6 if k == chosen else 3}" fill="{"none" if k == chosen else "#3b74d6"}" '
-        f'stroke="#3b74d6"><title>k = {k}: {value:.4f}</title></circle>'
+        f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{6 if k == chosen else 3}" fill-opacity="{int(k != chosen)}" '
+        f'fill="#3b74d6" stroke="#3b74d6"><title>k = {k}: {value:.4f}</title></circle>'
         for (k, value), (x, y) in zip(points, at, strict=True)
     )
     drawing = f'<polyline fill="none" stroke="#3b74d6" stroke-width="1.3" points="{line}"/>{dots}'
@@ -63,8 +63,8 @@ def draw_sizes(title: str, boxes: Sizes, anchors: Sizes, given: Sizes | None, *,
         f'<g fill="none" stroke="#2f9e5b" stroke-width="2">{"".join(rings)}</g>'
     )
     return (
-        f'<figure class="plot"><svg viewBox="0 0 {_SIDE} {_SIDE}" role="img" aria-label="{escape(title)}">{drawing}</svg>'
-        f"<figcaption><b>{escape(title)}</b></figcaption></figure>"
+        f'<figure class="plot"><svg viewBox="0 0 {_SIDE} {_SIDE}" role="img" aria-label="{escape(title)}">{drawing}'
+        f"</svg><figcaption><b>{escape(title)}</b></figcaption></figure>"
     )
 
 

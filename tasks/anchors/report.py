@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from labelmill.schemas.versions import Version
 from labelmill.tasks.anchors.job import AnchorsRun
 from labelmill.tasks.anchors.measures import count_by_size, learn_positives, measure_classes
-from labelmill.tasks.anchors.page import as_sizes, build_anchors_page, pick_set
+from labelmill.tasks.anchors.page import Rows, as_sizes, build_anchors_page, pick_set
 from labelmill.tasks.anchors.preflight import read_classes
 from labelmill.tasks.anchors.texts import write_texts
 from labelmill.tasks.progress import ProgressMeter
@@ -62,12 +61,12 @@ def _commit(run: AnchorsRun, version: Version, name: str, rows: pa.Table) -> Non
     commit_rows(table, rows, metadata=metadata, flow="anchors", parameters=run.parameters, inputs=inputs)
 
 
-def _count_positives(run: AnchorsRun, rows: Sequence[Mapping[str, Any]]) -> pa.Table | None:
+def _count_positives(run: AnchorsRun, rows: Rows) -> pa.Table | None:
     if run.parameters.strides is None or not run.parameters.positives_images:
         return None
     sets = {"clustered": pick_set(rows, run.parameters.k, "clustered"), "given": pick_set(rows, None, "given")}
     wanted = {source: as_sizes(found) for source, found in sets.items() if found}
-    images = min(run.parameters.positives_images, len(run.boxes.image_ids))
+    images = min(run.parameters.positives_images, len(np.unique(run.boxes.images)))
     meter = ProgressMeter("images with anchors", images * len(wanted))
 
     def step() -> None:
@@ -85,7 +84,7 @@ def _count_positives(run: AnchorsRun, rows: Sequence[Mapping[str, Any]]) -> pa.T
 def _list_facts(
     run: AnchorsRun,
     version: Version,
-    rows: Sequence[Mapping[str, Any]],
+    rows: Rows,
     positives: pa.Table | None,
     report: Path | None,
 ) -> dict[str, str]:
@@ -102,12 +101,8 @@ def _list_facts(
             facts[f"k = {row['k']}"] = f"{row['mean_iou']:.4f}"
     for row in positives.to_pylist() if positives is not None else []:
         if row["source"] == "clustered" and row["rule"] == "iou":
-            size = (
-                f"{row['from_px']:g} px and more"
-                if row["to_px"] is None
-                else f"{row['from_px']:g} to {row['to_px']:g} px"
-            )
-            facts[f"boxes of {size}"] = (
+            bound = " px and more" if row["to_px"] is None else f" to {row['to_px']:g} px"
+            facts[f"boxes of {row['from_px']:g}{bound}"] = (
                 f"{row['positives_a_box']:.2f} anchors a box, {row['without']:,} of {row['boxes']:,} without"
             )
     folder = f"{run.table.folder}/reports"
