@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from labelmill.models.box_overlaps import pairwise_iou
+from labelmill.models.box_overlaps import matched_iou, pairwise_iou
 from labelmill.schemas.errors import BadInput
 
 NEGATIVE, IGNORED = -1, -2
@@ -59,26 +59,30 @@ def assign_by_atss(
     assigned = torch.full((len(anchors),), NEGATIVE, device=anchors.device)
     if not len(truths) or not len(anchors):
         return assigned
-    iou = pairwise_iou(truths, anchors)
     centres = (anchors[:, :2] + anchors[:, 2:]) / 2
     candidates = _find_nearest(centres, levels, (truths[:, :2] + truths[:, 2:]) / 2, per_level * per_place)
-    theirs = iou.gather(1, candidates)
-    deviation = theirs.std(1, correction=1 if theirs.shape[1] > 1 else 0)
-    threshold = theirs.mean(1) + deviation
+    count = candidates.shape[1]
+    iou = matched_iou(truths.repeat_interleave(count, 0), anchors[candidates.flatten()]).reshape(-1, count)
+    threshold = iou.mean(1) + iou.std(1, correction=1 if count > 1 else 0)
     places = centres[candidates]
     inside = ((places > truths[:, None, :2]) & (places < truths[:, None, 2:])).all(2)
-    own = inside & (theirs >= threshold[:, None]) & (theirs > 0)
-    claims = torch.zeros_like(iou).scatter(1, candidates, torch.where(own, theirs, 0))
-    highest, which = claims.max(0)
-    return torch.where(highest > 0, which, assigned)
+    truth, column = torch.nonzero(inside & (iou >= threshold[:, None]) & (iou > 0), as_tuple=True)
+    place, value = candidates[truth, column], iou[truth, column]
+    highest = value.new_zeros(len(anchors)).scatter_reduce(0, place, value, "amax")
+    won = value == highest[place]
+    none = len(truths)
+    first = assigned.new_full(assigned.shape, none).scatter_reduce(0, place[won], truth[won], "amin")
+    return torch.where(first < none, first, assigned)
 
 
 def _find_nearest(centres: Tensor, levels: Sequence[int], points: Tensor, count: int) -> Tensor:
     """Return (G, C) places of the `count` anchors of each level nearest to each of G points; all of a smaller level."""
+    x, y = centres.T.contiguous()
+    squares = (points[:, :1] - x) ** 2 + (points[:, 1:] - y) ** 2
     found, start = [], 0
     for size in levels:
-        squares = ((points[:, None] - centres[None, start : start + size]) ** 2).sum(2)
-        found.append(squares.topk(min(count, size), dim=1, largest=False).indices + start)
+        nearest = squares[:, start : start + size].topk(min(count, size), dim=1, largest=False)
+        found.append(nearest.indices + start)
         start += size
     return torch.cat(found, 1)
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -71,21 +73,22 @@ def learn_positives(
     placed, levels = place_pyramid(
         torch.from_numpy(anchors).float(), input_size=parse_input_size(parameters.input_size), strides_px=strides
     )
-    found: dict[str, list[npt.NDArray[np.int64]]] = {"iou": [], "atss": []}
     groups = draw_images(boxes, parameters.positives_images, parameters.seed)
-    for group in groups:
+
+    def assign(group: npt.NDArray[np.intp]) -> tuple[npt.NDArray[np.int64], ...]:
         truths = torch.from_numpy(boxes.xyxy[group]).float()
-        assigned = {
-            "iou": assign_by_iou(placed, truths, positive=parameters.positive_iou, negative=parameters.negative_iou),
-            "atss": assign_by_atss(placed, levels, truths, per_place=len(anchors) // len(strides)),
-        }
-        for rule, places in assigned.items():
-            found[rule].append(count_positives(places, len(truths)).numpy())
+        by_iou = assign_by_iou(placed, truths, positive=parameters.positive_iou, negative=parameters.negative_iou)
+        by_atss = assign_by_atss(placed, levels, truths, per_place=len(anchors) // len(strides))
         on_image()
+        return tuple(count_positives(assigned, len(truths)).numpy() for assigned in (by_iou, by_atss))
+
+    # Threads of one core each: what torch would spread over cores is too small to gain by it.
+    with ThreadPoolExecutor(os.cpu_count(), initializer=torch.set_num_threads, initargs=(1,)) as threads:
+        counts = list(threads.map(assign, groups))
     drawn = np.concatenate(groups)
     return Positives(
         sizes_px=np.sqrt(boxes.sizes[drawn].prod(1)), images=len(groups),
-        counts={rule: np.concatenate(counts) for rule, counts in found.items()},
+        counts={rule: np.concatenate([each[at] for each in counts]) for at, rule in enumerate(("iou", "atss"))},
     )  # fmt: skip
 
 
