@@ -50,9 +50,10 @@ def build_anchors_page(
     panels = [_list_anchors(said, chosen)]
     if given:
         panels.append(_list_anchors(f"Given to compare with: mean best IoU {given[0]['mean_iou']:.4f}", given))
-    panels += [build_plots_panel(plots), _list_sets(rows), _list_classes(classes)]
+    panels += [build_plots_panel(plots), _list_sets(rows)]
     if positives is not None:
         panels.append(_list_positives(positives))
+    panels.append(_list_classes(classes))
     left_out = [(reason, f"{count:,}") for reason, count in meta["rejected"].items()]
     panels.append(build_panel("Boxes left out", ("reason", "boxes"), left_out))
     return build_plain_page(title, [*panels, *(build_text_panel(name, text) for name, text in texts.items())])
