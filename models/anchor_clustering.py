@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from labelmill.models.box_sizes import Sizes, best_ious, size_iou
+from labelmill.models.box_sizes import Sizes, best_ious, count_different, size_iou
 from labelmill.schemas.errors import BadInput
 
 ROUNDS = ((16, 8, 15), (5, 12, 30), (2, 48, 30))
@@ -66,7 +66,7 @@ def _check(boxes: Sizes, k: int) -> Sizes:
         boxes = np.asarray(boxes, np.float32).astype(np.float64)
     if not (np.isfinite(boxes).all() and (boxes > 0).all()):
         raise BadInput("boxes: expected widths and heights that are finite and above 0")
-    if len(np.unique(boxes[: 1000 * k], axis=0)) < k and (different := len(np.unique(boxes, axis=0))) < k:
+    if (different := count_different(boxes)) < k:
         raise BadInput(f"k: {k} anchors need at least {k} different box sizes, got {different}")
     return boxes
 

@@ -38,6 +38,12 @@ def best_ious(boxes: Sizes, anchors: Sizes) -> tuple[npt.NDArray[np.float64], np
     return best, which
 
 
+def count_different(boxes: Sizes) -> int:
+    """Return how many different sizes (N, 2) holds, to the precision of float32."""
+    pairs = np.ascontiguousarray(boxes, np.float32).view(np.int64)  # a tenth of the time of unique(axis=0)
+    return len(np.unique(pairs))
+
+
 def match_by_ratio(boxes: Sizes, anchors: Sizes, *, limit: float = 4.0) -> tuple[float, float]:
     """Return the share of boxes within a ratio of an anchor, and the mean of the best ratio, 0 beyond it.
 

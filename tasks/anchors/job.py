@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from labelmill.models.anchor_clustering import cluster_anchors, describe_anchors
-from labelmill.models.box_sizes import Sizes, best_ious, match_by_ratio
+from labelmill.models.box_sizes import Sizes, best_ious, count_different, match_by_ratio
 from labelmill.schemas.anchors import ANCHORS_SCHEMA, RATIO_LIMIT, AnchorsMetadata
 from labelmill.schemas.errors import BadInput
 from labelmill.schemas.parameters import (
@@ -59,8 +59,7 @@ def prepare_anchors(parameters: AnchorsParameters) -> AnchorsRun:
     version, sizes = find_inputs(store, parameters)
     boxes = read_boxes(store, parameters)
     counts = sorted({parameters.k, *(parse_sweep(parameters.sweep) if parameters.sweep else ())})
-    different = len(np.unique(boxes.sizes, axis=0)) if counts[-1] > 1 else 1
-    if different < counts[-1]:
+    if (different := count_different(boxes.sizes)) < counts[-1]:
         field = "k" if different < parameters.k else "sweep"
         raise BadInput(f"{field}: {counts[-1]} anchors need at least as many different box sizes, got {different}")
     facts = [_METHOD, [part.sha256 for made in (version, *sizes) for part in made.parts], _choices(parameters)]

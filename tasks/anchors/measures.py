@@ -31,7 +31,6 @@ class Positives:
 
     sizes_px: npt.NDArray[np.float64]
     counts: dict[str, npt.NDArray[np.int64]]
-    images: int
 
 
 def measure_classes(boxes: InputBoxes, anchors: Sizes, classes: ClassList | None) -> pa.Table:
@@ -82,12 +81,15 @@ def learn_positives(
         on_image()
         return tuple(count_positives(assigned, len(truths)).numpy() for assigned in (by_iou, by_atss))
 
-    # Threads of one core each: what torch would spread over cores is too small to gain by it.
-    with ThreadPoolExecutor(os.cpu_count(), initializer=torch.set_num_threads, initargs=(1,)) as threads:
-        counts = list(threads.map(assign, groups))
+    before = torch.get_num_threads()
+    try:  # threads of one core each: what torch would spread over cores is too small to gain by it
+        with ThreadPoolExecutor(os.cpu_count(), initializer=torch.set_num_threads, initargs=(1,)) as threads:
+            counts = list(threads.map(assign, groups))
+    finally:
+        torch.set_num_threads(before)  # what a thread sets is also the number of those that come later
     drawn = np.concatenate(groups)
     return Positives(
-        sizes_px=np.sqrt(boxes.sizes[drawn].prod(1)), images=len(groups),
+        sizes_px=np.sqrt(boxes.sizes[drawn].prod(1)),
         counts={rule: np.concatenate([each[at] for each in counts]) for at, rule in enumerate(("iou", "atss"))},
     )  # fmt: skip
 

@@ -303,10 +303,11 @@ def test_draw_images_the_same_each_time_and_whole():
 def test_learn_positives_a_box_on_an_anchor_is_learned_and_a_tiny_one_only_by_its_best(parameters):
     # cells of 32 in 64 x 64: an anchor stands at 0…32; a box of 2 pixels overlaps those of all four cells or one
     boxes = make_boxes([[0, 0, 32, 32], [40, 40, 42, 42]], [0, 0])
+    cores = torch.get_num_threads()
     found = learn_positives(boxes, np.array([[32.0, 32]]), parameters(k=1, input_size=64, strides="32"))
+    assert torch.get_num_threads() == cores
     assert found.counts["iou"].tolist() == [1, 1]
     assert found.counts["atss"].tolist() == [1, 0]
-    assert found.images == 1
     rows = count_by_size(found, "clustered").to_pylist()
     assert [(r["rule"], r["from_px"], r["to_px"], r["boxes"], r["positives"], r["without"]) for r in rows] == [
         ("iou", 0, 8, 1, 1, 0), ("iou", 32, 64, 1, 1, 0), ("atss", 0, 8, 1, 0, 1), ("atss", 32, 64, 1, 1, 0),
@@ -315,7 +316,7 @@ def test_learn_positives_a_box_on_an_anchor_is_learned_and_a_tiny_one_only_by_it
 
 def test_count_by_size_each_box_counts_once():
     sizes = np.array([0.5, 8, 15.9, 16, 300, 5000])
-    rows = count_by_size(Positives(sizes_px=sizes, counts={"iou": np.arange(6)}, images=1), "given").to_pylist()
+    rows = count_by_size(Positives(sizes_px=sizes, counts={"iou": np.arange(6)}), "given").to_pylist()
     assert [(r["from_px"], r["to_px"], r["boxes"], r["positives"]) for r in rows] == [
         (0, 8, 1, 0), (8, 16, 2, 3), (16, 32, 1, 3), (256, None, 2, 9),
     ]  # fmt: skip
