@@ -6,8 +6,6 @@ import xml.etree.ElementTree as ET
 
 import numpy as np
 import pytest
-import torch
-import yaml
 from PIL import Image
 
 from labelmill.models.anchor_clustering import cluster_anchors
@@ -15,11 +13,9 @@ from labelmill.models.box_sizes import best_ious
 from labelmill.schemas.errors import BadInput, NotInStore
 from labelmill.schemas.parameters import AnchorsParameters, parse_sizes, parse_strides, parse_sweep
 from labelmill.tasks.anchors.job import commit_anchors, make_set, prepare_anchors, split_over
-from labelmill.tasks.anchors.measures import Positives, count_by_size, draw_images, learn_positives, measure_classes
 from labelmill.tasks.anchors.preflight import check_anchors
-from labelmill.tasks.anchors.read_boxes import InputBoxes, read_boxes
+from labelmill.tasks.anchors.read_boxes import read_boxes
 from labelmill.tasks.anchors.report import write_report
-from labelmill.tasks.anchors.texts import write_texts
 from labelmill.tasks.store import open_store
 
 IMAGES = [{"id": n, "file_name": f"{n}.jpg", "width": 200, "height": 100} for n in range(1, 21)]
@@ -227,100 +223,10 @@ def test_parse_what_is_no_such_text_is_refused(parse, text):
         parse(text)
 
 
-SIZES = np.array([[10.25, 13], [16, 30], [33, 23.123], [30, 61]])
-
-
-def test_write_texts_trainers_read_the_anchors():
-    texts = write_texts(SIZES, [8, 8, 32, 32], input_size=(384, 640))
-    assert all("384 x 640 (height x width)" in text for text in texts.values())
-    assert yaml.safe_load(texts["ultralytics.yaml"]) == {"anchors": [[10.25, 13, 16, 30], [33, 23.12, 30, 61]]}
-    found = {}
-    exec(texts["mmdetection.py"].replace("anchor_generator=dict", "found['m'] = dict"), {"found": found})
-    assert found["m"]["base_sizes"] == [[(33, 23.12), (30, 61)], [(10.25, 13), (16, 30)]]
-    assert found["m"]["strides"] == [32, 8]
-    darknet = dict(re.findall(r"^(\w+) = (.*)$", texts["darknet.cfg"], re.MULTILINE))
-    assert [float(x) for x in darknet["anchors"].split(",")] == [10.25, 13, 16, 30, 33, 23.12, 30, 61]
-    assert darknet["num"] == "4"
-    assert "stride 32: mask = 2,3" in texts["darknet.cfg"]
-    assert "0.32031,0.40625," in texts["darknet.cfg"]
-
-
-def test_write_texts_torchvisions_generator_makes_boxes_of_these_sizes():
-    from torchvision.models.detection.image_list import ImageList
-
-    names = {}
-    exec(write_texts(SIZES, [8, 8, 32, 32], input_size=(64, 64))["torchvision.py"], names)
-    generator = names["generator"]
-    assert generator.num_anchors_per_location() == [2, 2]
-    images = ImageList(torch.zeros(1, 3, 64, 64), [(64, 64)])
-    [boxes] = generator(images, [torch.zeros(1, 1, 8, 8), torch.zeros(1, 1, 2, 2)])
-    sizes = boxes[:, 2:] - boxes[:, :2]
-    torch.testing.assert_close(sizes[:2], torch.tensor([[10.25, 13], [16, 30]]))
-    torch.testing.assert_close(sizes[-2:], torch.tensor([[33, 23.12], [30, 61]]))
-
-
-def test_write_texts_unsplit_anchors_are_one_level():
-    texts = write_texts(SIZES, [None] * 4, input_size=(416, 416))
-    assert len(yaml.safe_load(texts["ultralytics.yaml"])["anchors"]) == 1
-    assert "mask" not in texts["darknet.cfg"]
-    assert "a guess" in texts["mmdetection.py"]
-
-
 def test_split_over_smallest_anchors_go_to_the_finest_stride():
     assert split_over("16,8", 4) == [8, 8, 16, 16]
     assert split_over("8,16", 3) == [None] * 3
     assert split_over(None, 1) == [None]
-
-
-def make_boxes(xyxy, images, class_ids=None):
-    xyxy = np.array(xyxy, float)
-    class_ids = np.zeros(len(xyxy), int) if class_ids is None else np.array(class_ids)
-    return InputBoxes(
-        xyxy=xyxy, sizes=xyxy[:, 2:] - xyxy[:, :2], class_ids=class_ids, images=np.array(images), image_ids=None,
-        rejected={},
-    )  # fmt: skip
-
-
-def test_measure_classes_by_hand(coco):
-    boxes = make_boxes([[0, 0, 10, 10], [0, 0, 5, 10], [0, 0, 1, 100], [0, 0, 10, 10]], [0] * 4, [1, 1, -1, 0])
-    rows = measure_classes(boxes, np.array([[10.0, 10]]), None).to_pylist()
-    assert [(r["class_id"], r["boxes"]) for r in rows] == [(0, 1), (1, 2), (None, 1)]
-    assert [r["mean_iou"] for r in rows] == pytest.approx([1, 0.75, 10 / 190])
-    assert [r["best_possible_recall"] for r in rows] == [1, 1, 0]
-
-
-def test_draw_images_the_same_each_time_and_whole():
-    boxes = make_boxes([[0, 0, 1, 1]] * 40, [n % 10 for n in range(40)])
-    drawn = draw_images(boxes, 4, seed=0)
-    assert len(drawn) == 4
-    for group, again in zip(drawn, draw_images(boxes, 4, seed=0), strict=True):
-        assert group.tolist() == again.tolist()
-        assert len(group) == 4
-        assert len(set(boxes.images[group])) == 1
-    assert len(draw_images(boxes, 99, seed=0)) == 10
-
-
-def test_learn_positives_a_box_on_an_anchor_is_learned_and_a_tiny_one_only_by_its_best(parameters):
-    # cells of 32 in 64 x 64: an anchor stands at 0…32; a box of 2 pixels overlaps those of all four cells or one
-    boxes = make_boxes([[0, 0, 32, 32], [40, 40, 42, 42]], [0, 0])
-    cores = torch.get_num_threads()
-    found = learn_positives(boxes, np.array([[32.0, 32]]), parameters(k=1, input_size=64, strides="32"))
-    assert torch.get_num_threads() == cores
-    assert found.counts["iou"].tolist() == [1, 1]
-    assert found.counts["atss"].tolist() == [1, 0]
-    rows = count_by_size(found, "clustered").to_pylist()
-    assert [(r["rule"], r["from_px"], r["to_px"], r["boxes"], r["positives"], r["without"]) for r in rows] == [
-        ("iou", 0, 8, 1, 1, 0), ("iou", 32, 64, 1, 1, 0), ("atss", 0, 8, 1, 0, 1), ("atss", 32, 64, 1, 1, 0),
-    ]  # fmt: skip
-
-
-def test_count_by_size_each_box_counts_once():
-    sizes = np.array([0.5, 8, 15.9, 16, 300, 5000])
-    rows = count_by_size(Positives(sizes_px=sizes, counts={"iou": np.arange(6)}), "given").to_pylist()
-    assert [(r["from_px"], r["to_px"], r["boxes"], r["positives"]) for r in rows] == [
-        (0, 8, 1, 0), (8, 16, 2, 3), (16, 32, 1, 3), (256, None, 2, 9),
-    ]  # fmt: skip
-    assert rows[1]["positives_a_box"] == 1.5
 
 
 def test_write_report_page_tables_and_texts_lie_beside_the_version(coco, parameters, tmp_path):
