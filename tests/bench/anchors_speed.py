@@ -54,13 +54,15 @@ def enlarge(boxes: np.ndarray, count: int) -> np.ndarray:
 def run_kmeans(boxes: np.ndarray, k: int, seed: int, tolerance: float) -> tuple[np.ndarray, int]:
     """k-means by 1 - IoU with medians until no side moves by more than that share of it; return anchors and steps."""
     anchors = boxes[np.random.default_rng(seed).choice(len(boxes), k, replace=False)]
-    for step in range(STEPS_MAX):
+    steps = 0
+    while steps < STEPS_MAX:
+        steps += 1
         which = best_ious(boxes, anchors)[1]
         moved = np.stack([np.median(boxes[which == n], axis=0) if (which == n).any() else anchors[n] for n in range(k)])
         if np.allclose(moved, anchors, rtol=tolerance, atol=0):
             break
         anchors = moved
-    return anchors, step + 1
+    return anchors, steps
 
 
 def best_kmeans(boxes: np.ndarray, k: int, runs: int, tolerance: float = 0.0) -> tuple[np.ndarray, int]:

@@ -41,9 +41,8 @@ def test_learn_positives_a_box_on_an_anchor_is_learned_and_a_tiny_one_only_by_it
     # cells of 32 in 64 x 64: an anchor stands at 0…32; a box of 2 pixels overlaps those of all four cells or one
     boxes = make_boxes([[0, 0, 32, 32], [40, 40, 42, 42]], [0, 0])
     cores = torch.get_num_threads()
-    found = learn_positives(
-        boxes, np.array([[32.0, 32]]), AnchorsParameters(store="/s", dataset="coco", k=1, input_size=64, strides="32")
-    )
+    given = AnchorsParameters(store="/s", dataset="coco", k=1, input_size=64, strides="32")
+    found = learn_positives(boxes, np.array([[32.0, 32]]), given)
     assert torch.get_num_threads() == cores
     assert found.counts["iou"].tolist() == [1, 1]
     assert found.counts["atss"].tolist() == [1, 0]
