@@ -12,6 +12,7 @@ from typing import Any
 from labelmill.schemas.errors import BadInput
 from labelmill.schemas.locations import is_object_url
 from labelmill.schemas.parameters import (
+    AnchorsParameters,
     AugmentParameters,
     DivideParameters,
     DomainsParameters,
@@ -32,6 +33,7 @@ from labelmill.schemas.parameters import (
     StatisticsParameters,
     TeacherParameters,
 )
+from labelmill.tasks.anchors.preflight import check_anchors
 from labelmill.tasks.augmentation.preflight import check_augment
 from labelmill.tasks.boxes.preflight import check_annotated
 from labelmill.tasks.cifar.files import choose_files, find_cifar_files
@@ -194,5 +196,6 @@ _CHECKS: tuple[tuple[type | UnionType, Callable[[Any], object]], ...] = (
     (ExportParameters, check_dataset),
     (ExportParameters, lambda given: _check_out(given.out, given.store)),
     (RenameParameters, _check_rename),
+    (AnchorsParameters, check_anchors),
 )
 """Each of them looks at the parameters that are of its kind."""

@@ -1,5 +1,6 @@
 """Parameters of the flows: one model each, which is also the command line's options and Prefect's form."""
 
+from labelmill.schemas.parameters.anchors import AnchorsParameters, parse_sizes, parse_strides, parse_sweep
 from labelmill.schemas.parameters.annotated import (
     IngestBoxesParameters,
     IngestCocoParameters,
@@ -50,6 +51,7 @@ __all__ = [
     "FILE_BYTES_MAX",
     "PIXELS_MAX",
     "SPLIT_BY_NAME",
+    "AnchorsParameters",
     "AugmentParameters",
     "DemoParameters",
     "Device",
@@ -89,4 +91,7 @@ __all__ = [
     "parse_device",
     "parse_input_size",
     "parse_share",
+    "parse_sizes",
+    "parse_strides",
+    "parse_sweep",
 ]

@@ -30,6 +30,7 @@ GIVEN = {
     "augment": {"store": "/s", "dataset": "pets"},
     "statistics": {"store": "/s", "dataset": "pets"},
     "rename": {"source": "/i"},
+    "anchors": {"store": "/s", "dataset": "coco"},
 }
 
 
