@@ -2,6 +2,11 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
+# A checkout that was moved is set up anew: what is installed points to where it was.
+ifneq ($(shell cat .venv/.installed 2>/dev/null),$(CURDIR))
+$(shell rm -f .venv/.installed)
+endif
+
 .PHONY: demo test drills check bench up down clean
 
 demo: .venv/.installed
@@ -47,4 +52,4 @@ clean:
 	@test -L src/labelmill/flows || { echo "src/labelmill/flows is no link: clone with 'git -c core.symlinks=true clone'"; exit 1; }
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[demo,dev]'
-	@touch $@
+	@echo '$(CURDIR)' > $@
