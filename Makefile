@@ -2,6 +2,11 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
+# A checkout that was moved is set up anew: what is installed points to where it was.
+ifneq ($(shell cat .venv/.installed 2>/dev/null),$(CURDIR))
+$(shell rm -f .venv/.installed)
+endif
+
 .PHONY: demo test drills check bench up down clean
 
 demo: .venv/.installed
@@ -27,7 +32,7 @@ check: .venv/.installed
 
 # In this order: what is compared with scripts, peers and bounds, then what the labels are worth.
 BENCHES := relabel_speed peers pooling_speed sql_speed run_costs kills cuda_speed forward_speed fast_labels label_quality \
-	lsun_speed ingest_speed coco_speed
+	lsun_speed ingest_speed coco_speed augment_speed anchors_speed
 
 bench: .venv/.installed
 	@for bench in $(BENCHES); do echo "\n## $$bench"; $(BIN)/python tests/bench/$$bench.py || exit 1; done
@@ -47,4 +52,4 @@ clean:
 	@test -L src/labelmill/flows || { echo "src/labelmill/flows is no link: clone with 'git -c core.symlinks=true clone'"; exit 1; }
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[demo,dev]'
-	@touch $@
+	@echo '$(CURDIR)' > $@

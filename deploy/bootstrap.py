@@ -2,8 +2,9 @@
 
 python deploy/bootstrap.py [--pool-limit 4] [--pool-type kubernetes --image registry.example.org/labelmill:0.1.0]
 
-Run it after the first start and after each upgrade: what exists is updated, nothing doubles. The deployments record the
-folder it lies in: run it where runs will find the same folder, in the image for containers.
+Run it after the first start and after each upgrade: what exists is updated, nothing doubles, and what an operator
+paused, resumed or scheduled stays so. The deployments record the folder it lies in: run it where runs will find the
+same folder, in the image for containers.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from prefect.client.schemas.actions import WorkPoolCreate, WorkPoolUpdate
 from prefect.exceptions import ObjectNotFound
 from prefect.settings import get_current_settings
 from prefect.workers.process import ProcessWorker
+from schedules import read_choices, restore_choices
 
 DEPLOY = Path(__file__).resolve().parent
 ROOT = DEPLOY.parent
@@ -88,8 +90,18 @@ def job_template(pool_type: str, image: str | None) -> dict[str, Any]:
     return template
 
 
-def deploy_all() -> str:
-    """Create or update the deployments of deploy/prefect.yaml; return a line about them."""
+def deploy_all(client: SyncPrefectClient) -> list[str]:
+    """Create or update the deployments of deploy/prefect.yaml, with pauses and schedules as they are; return lines."""
+    chosen = read_choices(client, POOL)
+    try:
+        _run_prefect_deploy()
+    finally:  # it may have stopped midway
+        kept = restore_choices(client, chosen)
+    lines = [f"deployed: all of {PREFECT_FILE.relative_to(ROOT)}, to run in {ROOT}"]
+    return lines + ([f"kept: pauses and schedules of {kept} deployments as they were"] if kept else [])
+
+
+def _run_prefect_deploy() -> None:
     command = ["-m", "prefect", "--no-prompt", "deploy", "--all", "--prefect-file", str(PREFECT_FILE.relative_to(ROOT))]
     result = subprocess.run(
         [sys.executable, *command],
@@ -102,7 +114,6 @@ def deploy_all() -> str:
     )
     if result.returncode != 0:
         raise BootstrapFailed(f"'python {' '.join(command)}' ended with {result.returncode}:\n{result.stdout.strip()}")
-    return f"deployed: all of {PREFECT_FILE.relative_to(ROOT)}, to run in {ROOT}"
 
 
 def main() -> int:
@@ -122,7 +133,7 @@ def main() -> int:
         with get_client(sync_client=True) as client:
             wait_for_api(client, options.wait_s)
             print(ensure_pool(client, options.pool_type, limit=options.pool_limit, image=options.image), flush=True)
-            print(deploy_all(), flush=True)
+            print("\n".join(deploy_all(client)), flush=True)
             print("\n".join(ensure_automations(client)))
     except (BootstrapFailed, httpx.HTTPError) as failure:
         told = describe_refusal(failure) if isinstance(failure, httpx.HTTPError) else failure

@@ -14,25 +14,26 @@ A PREFECT_API_DATABASE_CONNECTION_URL in the environment is taken as it is; with
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import signal
 import socket
 import subprocess
 import sys
 import time
-import urllib.request
+import urllib.error
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from urllib.parse import urlsplit
+
+from left_runs import POOL, answers, end_zombies, find_orphans
+from processes import command_of, end_family
 
 ROOT = Path(__file__).resolve().parent.parent
-PREFECT = Path(sys.executable).with_name("prefect")
 
 SERVER_UP_WITHIN_S = 180.0
 WORKER_UP_WITHIN_S = 120.0
-END_WITHIN_S = 20.0
+
+WORKER_NAME = f"make-up-{socket.gethostname()}"
+PORT = 4200
 
 WORKER_LOOKS_EVERY_S = "2"
 """Prefect's own 10 are meant for many workers; one on its own machine need not let people wait."""
@@ -45,7 +46,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
     up = commands.add_parser("up", help="start what is not running")
-    up.add_argument("--port", type=int, default=4200)
+    up.add_argument("--port", type=int, help=f"of the server (default: that of the last one, else {PORT})")
     up.add_argument("--limit", type=int, help="runs at a time (default: one for each GPU, one without)")
     commands.add_parser("down", help="end the worker with its runs, then the server")
     commands.add_parser("status", help="say what is running")
@@ -68,24 +69,31 @@ class Machine:
         self.state = folder / ".labelmill"
         self.settings = folder / "prefect.toml"
 
-    def start_all(self, port: int, limit: int) -> None:
+    def start_all(self, port: int | None, limit: int) -> None:
         """Start server and worker, and make pool and deployments what the files say; whatever runs already stays."""
-        url = (self._url() if self._running("server") else None) or f"http://127.0.0.1:{port}/api"
+        last = self._url()
+        url = f"http://127.0.0.1:{port}/api" if port else last or f"http://127.0.0.1:{PORT}/api"
+        if last not in (None, url):
+            if self._running("server"):
+                sys.exit(f"a server of this checkout runs at {last}; for another port: make down, then make up again")
+            self._end("worker")  # it looks for the server where that was
         environment = self._environment(url)
-        (self.state / "logs").mkdir(parents=True, exist_ok=True)
+        self._make_folder()
         if self.settings.exists() and not self.settings.read_text().startswith(_MARK):
             sys.exit(f"{self.settings} is a file of yours: move it away, it would tell prefect of another server")
         if self._running("server") is None:
-            _refuse_taken(port)
-            self._start("server", ["server", "start", "--host", "127.0.0.1", "--port", str(port)], environment)
-        self._wait_for("server", lambda: _answers(url), SERVER_UP_WITHIN_S)
+            _refuse_taken(_port(url))
+            self._start("server", ["--host", "127.0.0.1", "--port", str(_port(url))], environment)
+        self._wait_for("server", lambda: answers(url), SERVER_UP_WITHIN_S)
         self.settings.write_text(f'{_MARK}[api]\nurl = "{url}"\n')
         bootstrap = [sys.executable, str(ROOT / "deploy" / "bootstrap.py"), "--pool-limit", str(limit)]
         if subprocess.run(bootstrap, cwd=ROOT, env=environment, check=False).returncode:
             sys.exit("the server runs, but was not prepared; make down ends it")
         if self._running("worker") is None:
-            _end_zombies(url)
-            self._start("worker", ["worker", "start", "--pool", "gpu", "--limit", str(limit)], environment)
+            for line in end_zombies(url, WORKER_NAME):
+                print(line)
+            options = ["--pool", POOL, "--name", WORKER_NAME, "--limit", str(limit)]
+            self._start("worker", options, environment)
         self._wait_for(
             "worker", lambda: "started!" in self._log("worker").read_text(errors="replace"), WORKER_UP_WITHIN_S
         )
@@ -93,19 +101,39 @@ class Machine:
         print(
             "\nnext: prefect deployment run relabel-imagenet --param store=/data/store --watch   (make down ends all)"
         )
+        _tell_of_another_server(url)
 
     def end_all(self) -> None:
         """End the worker first, so that its runs can still say goodbye to the server."""
         for name in ("worker", "server"):
-            process = self._running(name)
-            if process is None:
-                print(f"{name}: not running")
-            else:
-                _end(process)
-                print(f"{name}: ended")
-            self._pid_file(name).unlink(missing_ok=True)
+            self._end(name)
+            if name == "worker":
+                self._end_orphans()
         if self.settings.exists() and self.settings.read_text().startswith(_MARK):
             self.settings.unlink()
+
+    def _end(self, name: str) -> None:
+        process = self._running(name)
+        if process is None:
+            print(f"{name}: not running")
+        else:
+            end_family(process)
+            print(f"{name}: ended")
+        self._pid_file(name).unlink(missing_ok=True)
+
+    def _end_orphans(self) -> None:
+        """End runs that outlived a worker which was killed."""
+        url = self._url()
+        if url is None or not answers(url):
+            return
+        try:
+            orphans = find_orphans(url)
+        except urllib.error.URLError as error:
+            print(f"runs: {url} does not tell of any ({error})")
+            return
+        for process in orphans:
+            end_family(process)
+            print(f"run: process {process}, which had outlived its worker, ended")
 
     def tell_status(self) -> None:
         """Print what runs, and where it writes."""
@@ -120,6 +148,8 @@ class Machine:
         return {
             **os.environ,
             "PREFECT_API_URL": url,
+            "NO_PROXY": _without_proxy("NO_PROXY"),
+            "no_proxy": _without_proxy("no_proxy"),
             "PWD": str(ROOT),  # deployments name it as their folder
             "PREFECT_HOME": str(self.state / "home"),
             "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
@@ -127,12 +157,24 @@ class Machine:
             "DO_NOT_TRACK": "1",
         }
 
-    def _start(self, name: str, arguments: Sequence[str], environment: dict[str, str]) -> None:
-        log = self._log(name).open("wb")
-        process = subprocess.Popen(
-            [str(PREFECT), *arguments],
-            cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
-        )  # fmt: skip
+    def _make_folder(self) -> None:
+        try:
+            (self.state / "logs").mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            sys.exit(
+                f"{self.state}: cannot be made: {error.strerror}; choose another place: local.py up --folder FOLDER"
+            )
+
+    def _start(self, name: str, options: Sequence[str], environment: dict[str, str]) -> None:
+        """Start `prefect NAME start`; the log of the one before stays beside the new one."""
+        file = self._log(name)
+        if file.exists():
+            file.replace(file.with_suffix(".log.old"))
+        with file.open("wb") as log:
+            process = subprocess.Popen(
+                [sys.executable, "-P", "-m", "prefect", name, "start", *options],
+                cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
+            )  # fmt: skip
         self._pid_file(name).write_text(str(process.pid))
 
     def _wait_for(self, name: str, ready: Callable[[], bool], within_s: float) -> None:
@@ -149,7 +191,7 @@ class Machine:
             process = int(self._pid_file(name).read_text())
         except (OSError, ValueError):
             return None
-        return process if _command_of(process) is not None else None
+        return process if f"prefect {name} start" in (command_of(process) or "") else None
 
     def _url(self) -> str | None:
         """Return the API of the server that was started last, None when there is none."""
@@ -172,34 +214,20 @@ def count_gpus() -> int:
     return listed.count("GPU ")
 
 
-def _answers(url: str) -> bool:
-    try:
-        with urllib.request.urlopen(f"{url}/health", timeout=5):  # noqa: S310 - http, and ours
-            return True
-    except OSError:
-        return False
+def _without_proxy(variable: str) -> str:
+    """Return NO_PROXY with this machine in it: a company's proxy would be asked for our server."""
+    kept = os.environ.get(variable) or os.environ.get(variable.swapcase(), "")
+    return ",".join([*filter(None, [kept]), "127.0.0.1", "localhost"])
 
 
-def _end_zombies(url: str) -> None:
-    """Mark runs whose process is gone as crashed: they would hold the pool's places for a quarter of an hour."""
-    states = {"flow_runs": {"state": {"type": {"any_": ["RUNNING", "PENDING", "CANCELLING"]}}}}
-    pool = {"work_pools": {"name": {"any_": ["gpu"]}}}
-    for run in _post(f"{url}/flow_runs/filter", {**states, **pool}):
-        process = str(run["infrastructure_pid"] or "").rpartition(":")[2]
-        if process.isdigit() and _command_of(int(process)) is not None:
-            print(f"still at work: run {run['name']}, process {process}, which outlived its worker")
-            continue
-        crashed = {"type": "CRASHED", "message": "its worker was gone when the next one started"}
-        _post(f"{url}/flow_runs/{run['id']}/set_state", {"state": crashed, "force": True})
-        print(f"ended: run {run['name']}, whose worker is gone; the same run started again goes on")
+def _tell_of_another_server(url: str) -> None:
+    other = os.environ.get("PREFECT_API_URL")
+    if other and other.rstrip("/") != url:
+        print(f"note: PREFECT_API_URL here is {other}, which comes before prefect.toml: unset it, or commands go there")
 
 
-def _post(url: str, body: object) -> Any:  # noqa: ANN401 - JSON
-    request = urllib.request.Request(  # noqa: S310 - http, and ours
-        url, json.dumps(body).encode(), {"Content-Type": "application/json"}
-    )
-    with urllib.request.urlopen(request, timeout=60) as answer:  # noqa: S310
-        return json.load(answer)
+def _port(url: str) -> int:
+    return urlsplit(url).port or PORT
 
 
 def _refuse_taken(port: int) -> None:
@@ -209,35 +237,6 @@ def _refuse_taken(port: int) -> None:
             probe.bind(("127.0.0.1", port))
         except OSError:
             sys.exit(f"port {port} is taken, perhaps by another Prefect server; choose one: make up PORT=4300")
-
-
-def _command_of(process: int) -> str | None:
-    """Return the command of a living process of Prefect, None when there is none of that number."""
-    found = subprocess.run(
-        ["ps", "-p", str(process), "-o", "stat=,command="], capture_output=True, text=True, check=False
-    ).stdout.strip()
-    return found if "prefect" in found and not found.startswith("Z") else None
-
-
-def _end(process: int) -> None:
-    """Ask a process and all that it started to end; after a while make them. Runs have sessions of their own."""
-    family = [process, *_descendants(process)]
-    deadline = time.monotonic() + END_WITHIN_S
-    for number in (signal.SIGTERM, signal.SIGKILL):
-        for member in family:
-            with suppress(ProcessLookupError):
-                os.kill(member, number)
-        while time.monotonic() < deadline and any(map(_command_of, family)):
-            time.sleep(0.1)
-
-
-def _descendants(process: int) -> list[int]:
-    listed = subprocess.run(["ps", "-A", "-o", "pid=,ppid="], capture_output=True, text=True, check=True).stdout
-    pairs = [tuple(map(int, line.split())) for line in listed.splitlines()]
-    found = [process]
-    for parent in found:  # it grows while we go through it
-        found += [child for child, above in pairs if above == parent]
-    return found[1:]
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ module is loaded whenever Prefect is, where pyproject.toml or PREFECT_PLUGINS_EN
 
 from __future__ import annotations
 
+import ssl
 import sys
 import urllib.error
 import urllib.request
@@ -53,7 +54,9 @@ def _why_no_answer(api_url: str) -> str | None:
     except urllib.error.HTTPError:  # it wants credentials, say: Prefect's client tells of that
         return None
     except (OSError, ValueError) as error:
-        return str(getattr(error, "reason", error))
+        reason = getattr(error, "reason", error)
+        # A company's own certificate: Prefect's client may know it (PREFECT_API_SSL_CERT_FILE) and judges by itself.
+        return None if isinstance(reason, ssl.SSLCertVerificationError) else str(reason)
 
 
 def _with_short_names(by_full_name: Any) -> Any:  # noqa: ANN401 - a method of Prefect's client, and one like it

@@ -126,6 +126,7 @@ def describe_ingest(
             f"{len(plan.removed)} removed",
             "classes": str(len(run.settings.classes)),
             "images below": str(run.settings.root),
+            **({"members with a later one of their name": f"{run.repeated:,}"} if run.repeated else {}),
             **(facts or {}),
         },
     )

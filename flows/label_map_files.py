@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from labelmill.tasks.label_map_files.export_job import ExportRun, ExportShard
     from labelmill.tasks.label_map_files.export_shard import Exported
     from labelmill.tasks.label_map_files.import_job import ImportRun
-    from labelmill.tasks.relabel.shards import Shard
+    from labelmill.tasks.shards import Shard
     from labelmill.tasks.store.receipts import Receipt
 
 

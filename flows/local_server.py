@@ -42,6 +42,7 @@ def prefect_api() -> Iterator[None]:
     if _is_configured():
         yield
         return
+    _go_past_proxies()
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -69,6 +70,14 @@ def _is_configured() -> bool:
     from prefect.settings import get_current_settings
 
     return get_current_settings().api.url is not None
+
+
+def _go_past_proxies() -> None:
+    """Let requests to this machine not go to a proxy that the environment names."""
+    for name in ("NO_PROXY", "no_proxy"):  # either may be read; in urllib the second counts more
+        kept = os.environ.get(name) or os.environ.get(name.swapcase(), "")
+        if "127.0.0.1" not in kept:
+            os.environ[name] = ",".join(filter(None, [kept, "127.0.0.1"]))
 
 
 def _start(port: int, log: int) -> subprocess.Popen[bytes]:

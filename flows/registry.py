@@ -9,6 +9,8 @@ from typing import cast
 
 from labelmill.schemas.outcomes import Outcome
 from labelmill.schemas.parameters import (
+    AnchorsParameters,
+    AugmentParameters,
     DomainsParameters,
     EpisodesParameters,
     ExportLabelMapsParameters,
@@ -89,4 +91,6 @@ FLOWS = {
     "statistics": FlowEntry(
         parameters=StatisticsParameters, module="labelmill.flows.statistics", function="statistics"
     ),
+    "augment": FlowEntry(parameters=AugmentParameters, module="labelmill.flows.augment", function="augment"),
+    "anchors": FlowEntry(parameters=AnchorsParameters, module="labelmill.flows.anchors", function="anchors"),
 }

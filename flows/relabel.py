@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from labelmill.schemas.versions import Version
     from labelmill.tasks.relabel.job import RelabelRun
     from labelmill.tasks.relabel.movement import Movement
-    from labelmill.tasks.relabel.shards import Shard
+    from labelmill.tasks.shards import Shard
     from labelmill.tasks.store.receipts import Receipt
 
 TOP_CLASSES_SHOWN = 5

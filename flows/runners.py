@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from labelmill.tasks.progress import ProgressMeter
     from labelmill.tasks.relabel.job import RelabelRun
     from labelmill.tasks.relabel.remote_shard import RemoteJob
-    from labelmill.tasks.relabel.shards import Shard
+    from labelmill.tasks.shards import Shard
     from labelmill.tasks.store.receipts import Receipt
 
 AHEAD = 2

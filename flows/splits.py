@@ -88,5 +88,9 @@ def find_leaks(parameters: FindLeaksParameters) -> Outcome:
         title=f"same bytes on both sides in {parameters.tables}", table=made.version.table,
         version=made.version.number, images=made.rows, done=made.rows - leaking,
         rejected={"same_bytes": leaking} if leaking else {}, seconds=time.monotonic() - started, worked=made.rows,
-        facts={"contents on both sides": f"{made.contents:,}", **{s: f"{n:,}" for s, n in made.sides.items()}},
+        facts={
+            "contents on both sides": f"{made.contents:,}",
+            **{s: f"{n:,}" for s, n in made.sides.items()},
+            **({"images without digest, not compared": f"{made.unknown:,}"} if made.unknown else {}),
+        },
     )  # fmt: skip

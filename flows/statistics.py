@@ -19,7 +19,8 @@ from labelmill.tasks.store import open_store
 
 if TYPE_CHECKING:
     from labelmill.schemas.versions import Version
-    from labelmill.tasks.statistics.job import StatisticsRun, StatisticsShard
+    from labelmill.tasks.shards import Shard
+    from labelmill.tasks.statistics.job import StatisticsRun
     from labelmill.tasks.store.receipts import Receipt
 
 
@@ -47,7 +48,7 @@ def statistics(parameters: StatisticsParameters) -> Outcome:
 
 
 @task(name="count-shard", task_run_name="{of} shard {number}", cache_policy=NO_CACHE)
-def _count_shard(of: str, number: int, work: tuple[StatisticsRun, StatisticsShard, ProgressMeter]) -> Receipt:
+def _count_shard(of: str, number: int, work: tuple[StatisticsRun, Shard, ProgressMeter]) -> Receipt:
     from labelmill.tasks.statistics.job import count_images
 
     run, shard, meter = work

@@ -80,6 +80,10 @@ class SplitSource(BaseModel):
     digest: str = Field(description="hex sha256 of the annotations")
     header: str = Field("{}", description="JSON: what the file says besides images and boxes: categories, …")
     categories: tuple[tuple[int | str, int], ...] = Field(description="category as in the source, class id")
+    entries: tuple[str, ...] | None = Field(
+        None,
+        description="parts of image_entries with what the source says of these images; None before they were noted",
+    )
 
 
 class BoxesMetadata(BaseModel):

@@ -106,6 +106,8 @@ def name_member(container: str, member: Member) -> str:
 
 def split_member(uri: str) -> tuple[str, Member] | None:
     """Return the container and the member that a uri or a path made of it names, None when it names a file."""
+    if "//" not in uri:  # most paths, and many of them
+        return None
     match = _URI.fullmatch(uri)
     if match is None:
         return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import posixpath
+import re
 from string import Formatter
 
 from labelmill.schemas.errors import BadInput
@@ -24,6 +25,8 @@ RENAME_FIELDS: dict[str, tuple[str | int, str]] = {
 
 NAME_BYTES_MAX = 255
 """What file systems take for a name."""
+
+_HUGE_WIDTH = re.compile(r"[1-9][0-9]{3}")
 
 _CHARACTERS_SURE = NAME_BYTES_MAX // 4
 """As many characters fit in any case."""
@@ -54,6 +57,8 @@ def fields_of(template: str) -> set[str]:
             continue
         if name not in RENAME_FIELDS or conversion or "{" in (form or ""):
             raise BadInput(f"{template!r}: no field {{{name}}}; fields: {', '.join(RENAME_FIELDS)}")
+        if _HUGE_WIDTH.search(form or ""):  # Python would make it first, of gigabytes
+            raise BadInput(f"{template!r}: the width of {{{name}:{form}}}: a name has at most {NAME_BYTES_MAX} bytes")
         names.add(name)
     return names
 

@@ -12,6 +12,8 @@ from typing import Any
 from labelmill.schemas.errors import BadInput
 from labelmill.schemas.locations import is_object_url
 from labelmill.schemas.parameters import (
+    AnchorsParameters,
+    AugmentParameters,
     DivideParameters,
     DomainsParameters,
     ExportLabelMapsParameters,
@@ -31,6 +33,8 @@ from labelmill.schemas.parameters import (
     StatisticsParameters,
     TeacherParameters,
 )
+from labelmill.tasks.anchors.preflight import check_anchors
+from labelmill.tasks.augmentation.preflight import check_augment
 from labelmill.tasks.boxes.preflight import check_annotated
 from labelmill.tasks.cifar.files import choose_files, find_cifar_files
 from labelmill.tasks.export.preflight import check_dataset
@@ -56,6 +60,21 @@ def check_parameters(parameters: FlowParameters) -> None:
 
 def _check_images(parameters: RelabelParameters | StatisticsParameters | DivideParameters) -> None:
     open_store(parameters.store).table(f"{parameters.dataset}.images").version(parameters.images_version)
+
+
+def _check_report(parameters: StatisticsParameters) -> None:
+    """Raise BadInput when the page, which is written after all work, could not be."""
+    if parameters.report is None:
+        return
+    if os.path.isdir(parameters.report):
+        raise BadInput(f"report: {parameters.report} is a folder; expected a file such as statistics.html")
+    check_writable("report", Path(parameters.report).parent)
+
+
+def _check_augment(parameters: AugmentParameters) -> None:
+    check_augment(parameters)
+    if parameters.out is not None:
+        _check_out(parameters.out, parameters.store)
 
 
 def _check_tables(parameters: FindLeaksParameters) -> None:
@@ -87,7 +106,8 @@ def _check_rename(parameters: RenameParameters) -> None:
     if parameters.source is not None:
         if not os.path.isdir(parameters.source):
             raise BadInput(f"source: no such folder: {parameters.source}")
-        check_writable("source", Path(parameters.source))
+        if not parameters.dry_run:
+            check_writable("source", Path(parameters.source))
     if parameters.undo is None and not parameters.dry_run:
         check_writable("journal", Path(parameters.journal or str(parameters.source)).parent)
 
@@ -127,11 +147,17 @@ def _check_source(field: str, source: str) -> None:
     """Raise BadInput when a folder or an archive cannot be read, or nothing lies below a URL."""
     if is_object_url(source):
         if not holds_files(source):
+            if source.lower().endswith((".tar", ".zip")):
+                raise BadInput(f"{field}: {source}: an archive is read in a folder, not in a bucket; fetch it first")
             raise BadInput(f"{field}: {source} holds no objects; expected a place with images")
         return
     try:
-        if not (os.path.isfile(source) and is_archive(source)):
+        if not os.path.isfile(source):
             os.scandir(source).close()
+        elif not is_archive(source):
+            raise BadInput(
+                f"{field}: {source}: neither a tar nor a zip, or damaged; expected a folder with images, a tar or a zip"
+            )
     except OSError as error:
         raise BadInput(f"{field}: {source}: {error.strerror}; expected a folder with images, a tar or a zip") from error
 
@@ -159,13 +185,17 @@ def refuse_store_in_source(folder: str | Path, root: str) -> None:
 _CHECKS: tuple[tuple[type | UnionType, Callable[[Any], object]], ...] = (
     (IngestSettings, _check_ingest),
     (ExtractParameters, _check_extract),
+    (AugmentParameters, _check_augment),
     (RelabelParameters | StatisticsParameters | DivideParameters, _check_images),
+    (StatisticsParameters, _check_report),
     (DomainsParameters, lambda given: open_store(given.store).table(f"{given.other}.images").version()),
     (FindLeaksParameters, _check_tables),
     (TeacherParameters, _check_teacher),
     (ImportLabelMapsParameters, check_import),
     (ExportLabelMapsParameters, check_export),
     (ExportParameters, check_dataset),
+    (ExportParameters, lambda given: _check_out(given.out, given.store)),
     (RenameParameters, _check_rename),
+    (AnchorsParameters, check_anchors),
 )
 """Each of them looks at the parameters that are of its kind."""

@@ -249,7 +249,7 @@ def is_running(pid):
 @pytest.mark.prefect
 @pytest.mark.skipif(sys.platform != "linux", reason="needs /proc and a parent's death signal")
 def test_run_killed_leaves_no_process_and_the_rerun_ends_with_the_same_bytes(
-    imagenet, unbroken, start_cli, run_cli, relabel_options, receipts, wait_for
+    imagenet, unbroken, start_cli, run_apart, relabel_options, receipts, wait_for
 ):
     """With a server of its own; the server must go with the run."""
     process = start_cli(*relabel_options(imagenet), api=None)
@@ -266,7 +266,7 @@ def test_run_killed_leaves_no_process_and_the_rerun_ends_with_the_same_bytes(
     assert left < 15
     assert not open_store(imagenet).table("imagenet.label_maps").numbers()
 
-    code, _, err = run_cli(*relabel_options(imagenet))
+    code, _, err = run_apart("run", *relabel_options(imagenet))
 
     assert code == 0, err
     assert f"{left * 4} done before" in err

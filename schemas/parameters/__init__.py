@@ -1,5 +1,6 @@
 """Parameters of the flows: one model each, which is also the command line's options and Prefect's form."""
 
+from labelmill.schemas.parameters.anchors import AnchorsParameters, parse_sizes, parse_strides, parse_sweep
 from labelmill.schemas.parameters.annotated import (
     IngestBoxesParameters,
     IngestCocoParameters,
@@ -7,6 +8,7 @@ from labelmill.schemas.parameters.annotated import (
     IngestVocParameters,
     IngestYoloParameters,
 )
+from labelmill.schemas.parameters.augment import AugmentParameters
 from labelmill.schemas.parameters.demo import DemoParameters
 from labelmill.schemas.parameters.export import ExportParameters
 from labelmill.schemas.parameters.extract import ExtractParameters
@@ -49,6 +51,8 @@ __all__ = [
     "FILE_BYTES_MAX",
     "PIXELS_MAX",
     "SPLIT_BY_NAME",
+    "AnchorsParameters",
+    "AugmentParameters",
     "DemoParameters",
     "Device",
     "DivideParameters",
@@ -87,4 +91,7 @@ __all__ = [
     "parse_device",
     "parse_input_size",
     "parse_share",
+    "parse_sizes",
+    "parse_strides",
+    "parse_sweep",
 ]

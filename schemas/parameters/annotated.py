@@ -53,7 +53,9 @@ class IngestTableParameters(IngestSettings):
 
     table: LocalPath = Field(description="the table: .csv, .tsv or .parquet, with a header")
     images: Location = Field(description="where the images are: a folder, a tar, a zip, or s3://bucket/prefix")
-    path_column: str = Field("path", min_length=1, description="column with the image's path below `images`")
+    path_column: str = Field(
+        "path", min_length=1, description="column with the image's path below `images`, or its whole path there"
+    )
     label_column: str = Field("label", min_length=1, description="column with the class's name")
     labels: Literal["column", "none"] = Field("column", description="none: no labels, and no column for them")
     label_separator: str | None = Field(

@@ -10,19 +10,36 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from labelmill.models.crops import Crop, CropWithBox
     from labelmill.models.cutmix import cutmix
+    from labelmill.models.mixup import mixup
+    from labelmill.tasks.augmentation.recorded_views import RecordedViews
+    from labelmill.tasks.augmented_images import AugmentedImages
     from labelmill.tasks.read_label_maps import LabelMaps
     from labelmill.tasks.store import Store, open_store
     from labelmill.tasks.with_rows import WithRows
 
-__all__ = ["Crop", "CropWithBox", "LabelMaps", "Store", "WithRows", "cutmix", "open_store"]
+__all__ = [
+    "AugmentedImages",
+    "Crop",
+    "CropWithBox",
+    "LabelMaps",
+    "RecordedViews",
+    "Store",
+    "WithRows",
+    "cutmix",
+    "mixup",
+    "open_store",
+]
 
 _PUBLIC_NAMES = {
+    "AugmentedImages": "tasks.augmented_images",
     "Crop": "models.crops",
     "CropWithBox": "models.crops",
     "LabelMaps": "tasks.read_label_maps",
+    "RecordedViews": "tasks.augmentation.recorded_views",
     "Store": "tasks.store",
     "WithRows": "tasks.with_rows",
     "cutmix": "models.cutmix",
+    "mixup": "models.mixup",
     "open_store": "tasks.store",
 }
 

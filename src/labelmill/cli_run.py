@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import signal
 import sys
 from collections.abc import Iterator, Sequence
@@ -67,6 +68,8 @@ def parse_options(name: str, model: type[FlowParameters], options: Sequence[str]
     Raises ValidationError for values that do not fit.
     """
 
+    given = [_shorten(option) for option in options]
+
     class Options(BaseSettings, model):  # type: ignore[misc, valid-type]
         model_config = SettingsConfigDict(
             cli_kebab_case=True,
@@ -83,10 +86,15 @@ def parse_options(name: str, model: type[FlowParameters], options: Sequence[str]
         def settings_customise_sources(
             cls, settings_cls: type[BaseSettings], *_: object, **__: object
         ) -> tuple[PydanticBaseSettingsSource, ...]:
-            return (CliSettingsSource(settings_cls, cli_parse_args=list(options)),)
+            return (CliSettingsSource(settings_cls, cli_parse_args=given),)
 
     Options.__doc__ = f"{model.__doc__}{ESTIMATE_HELP if name == 'relabel' else ''}"
     return model.model_validate(Options().model_dump())
+
+
+def _shorten(option: str) -> str:
+    """Return `-k` for `--k`: pydantic-settings gives a field of one letter one dash, and people may write two."""
+    return option[1:] if re.fullmatch(r"--[a-z](=.*)?", option, re.DOTALL) else option
 
 
 def run_flow(name: str, parameters: FlowParameters) -> Outcome:

@@ -88,14 +88,18 @@ def write_boxes(run: BoxesRun, images: Version, *, on_done: Callable[[int], None
         table, _build(run, frames, class_of), key=key, rows=parameters.boxes_per_part, schema=BOXES_SCHEMA,
         count=_count_flags, on_done=on_done,
     )  # fmt: skip
-    lineage = make_lineage(run.images.flow, parameters, inputs={images.table: images.number})
-    made = SplitSource(format=source.format, digest=source.digest, header=source.header, categories=categories)
+    entries = _write_entries(run, key, frames)
+    inputs = {images.table: images.number, **({entries.table: entries.number} if entries else {})}
+    lineage = make_lineage(run.images.flow, parameters, inputs=inputs)
+    made = SplitSource(
+        format=source.format, digest=source.digest, header=source.header, categories=categories,
+        entries=tuple(entries.metadata["parts"][parameters.split]) if entries else (),
+    )  # fmt: skip
 
     def merge(before: dict[str, Any] | None) -> dict[str, Any]:
         splits = {**(before["splits"] if before else {}), parameters.split: made}
         return BoxesMetadata(classes=classes, splits=splits).model_dump(mode="json")
 
-    _write_entries(run, key, frames)
     version = commit_split(
         table, [r.part for r in receipts], split=parameters.split, metadata=merge, schema=BOXES_SCHEMA, lineage=lineage
     )
@@ -142,10 +146,10 @@ def _count_flags(rows: pa.Table) -> dict[str, int]:
     return {"boxes": len(rows), "valid": int(pc.sum(rows["valid"]).as_py() or 0), **flags}
 
 
-def _write_entries(run: BoxesRun, key: str, frames: Frames) -> None:
+def _write_entries(run: BoxesRun, key: str, frames: Frames) -> Version | None:
     """Keep what the source says of its images; a table of formats that say nothing is not made."""
     if run.source.entries is None:
-        return
+        return None
     parameters = run.parameters
     table = open_store(parameters.store).table(f"{parameters.dataset}.image_entries")
     rows = run.source.entries(frames.image_ids.to_pylist())
@@ -154,8 +158,9 @@ def _write_entries(run: BoxesRun, key: str, frames: Frames) -> None:
     receipts = write_split(
         table, [rows], key=key, rows=_ENTRIES_PER_PART, schema=IMAGE_ENTRIES_SCHEMA, count=lambda part: {}
     )
-    commit_split(
+    version = commit_split(
         table, [r.part for r in receipts], split=parameters.split, metadata=lambda _: {"kind": "image_entries"},
         schema=IMAGE_ENTRIES_SCHEMA, lineage=make_lineage(run.images.flow, parameters),
     )  # fmt: skip
     table.receipts.close_run(key)
+    return version

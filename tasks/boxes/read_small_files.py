@@ -6,6 +6,7 @@ import hashlib
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 from labelmill.tasks.images.read_bytes import read_bytes
@@ -18,12 +19,23 @@ _THREADS = 8
 
 
 def list_below(folder: Path, suffix: str) -> list[str]:
-    """Return the paths below a folder of its files with a suffix, with '/' between folders, sorted."""
-    found = []
-    for top, _, names in os.walk(folder, followlinks=True):
-        relative = os.path.relpath(top, folder)
-        prefix = "" if relative == "." else relative + "/"
-        found += [prefix + name for name in names if name.lower().endswith(suffix)]
+    """Return the paths below a folder of its files with a suffix, with '/' between folders, sorted.
+
+    Links to folders are followed, save those that lead back up: two of them would be followed without end.
+    """
+    found: list[str] = []
+    waiting: list[tuple[str, frozenset[tuple[int, int]]]] = [("", frozenset())]
+    while waiting:
+        prefix, above = waiting.pop()
+        with suppress(OSError), os.scandir(os.path.join(folder, prefix)) as entries:  # images without labels are told
+            here = os.stat(os.path.join(folder, prefix))
+            if (identity := (here.st_dev, here.st_ino)) in above:
+                continue
+            for entry in entries:
+                if entry.is_dir():
+                    waiting.append((f"{prefix}{entry.name}/", above | {identity}))
+                elif entry.name.lower().endswith(suffix):
+                    found.append(prefix + entry.name)
     return sorted(found, key=os.fsencode)
 
 

@@ -43,7 +43,9 @@ def prepare_voc(parameters: IngestVocParameters) -> BoxesRun:
     contents, digest = read_all(layout.annotations, _choose_files(layout))
     parsed, unread = _parse_all(contents)
     listing = list_source(str(layout.images))
-    by_stem = {str(PurePosixPath(file.path).with_suffix("")): file.path for file in listing.files}
+    by_stem: dict[str, list[str]] = {}
+    for file in listing.files:
+        by_stem.setdefault(str(PurePosixPath(file.path).with_suffix("")), []).append(file.path)
     images = _pair(layout, parsed, by_stem)
     if not images:
         raise BadInput(f"source: {parameters.source}: no image and no annotation; there is nothing to ingest")
@@ -85,16 +87,19 @@ def _parse_all(contents: Mapping[str, bytes | None]) -> tuple[dict[str, VocFile]
     return parsed, {"annotations that cannot be read": f"{len(bad):,}, for example {bad[0]}"} if bad else {}
 
 
-def _pair(layout: VocLayout, parsed: Mapping[str, VocFile], by_stem: Mapping[str, str]) -> list[_Annotated]:
+def _pair(layout: VocLayout, parsed: Mapping[str, VocFile], by_stem: Mapping[str, Sequence[str]]) -> list[_Annotated]:
     """Return each image once, sorted: those of the set, or all that have an annotation or a file."""
-    stems = layout.stems if layout.stems is not None else (*parsed, *by_stem)
     found: dict[str, _Annotated] = {}
-    for stem in stems:
-        annotation = parsed.get(stem)
-        name = by_stem.get(stem) or (annotation.file_name if annotation else None) or f"{stem}.jpg"
+    for stem in layout.stems if layout.stems is not None else (*parsed, *by_stem):
+        annotation, files = parsed.get(stem), by_stem.get(stem, ())
+        said = annotation.file_name if annotation else None
+        name = said if said in files and said else files[0] if files else said or f"{stem}.jpg"
         # An annotation that names another's file loses to that one's own.
-        if name not in found or by_stem.get(stem) == name:
+        if name not in found or name in files:
             found[name] = _Annotated(name, annotation)
+    if layout.stems is None:  # a.png beside the a.jpg that the annotation names
+        for name in (name for files in by_stem.values() for name in files):
+            found.setdefault(name, _Annotated(name, None))
     return sorted(found.values(), key=lambda image: image.name.encode("utf-8", "surrogateescape"))
 
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from labelmill.schemas.locations import join_location
 from labelmill.schemas.parameters import IngestYoloParameters
-from labelmill.tasks.boxes.build_boxes import UNKNOWN_IMAGE, Floats, RawBoxes
+from labelmill.tasks.boxes.build_boxes import AMBIGUOUS_IMAGE, UNKNOWN_IMAGE, Floats, RawBoxes
 from labelmill.tasks.boxes.categories import make_class_list, name_categories
 from labelmill.tasks.boxes.job import BoxesRun, BoxSource
 from labelmill.tasks.boxes.plain_json import dump_json
@@ -21,7 +21,7 @@ from labelmill.tasks.boxes.read_small_files import list_below, read_all
 from labelmill.tasks.boxes.yolo_layout import find_yolo
 from labelmill.tasks.ingest.job import prepare_ingest
 from labelmill.tasks.ingest.labels import SourceLabels
-from labelmill.tasks.ingest.list_files import as_text
+from labelmill.tasks.ingest.list_files import ListedFile, as_text
 from labelmill.tasks.ingest.sources import Listing, list_source
 from labelmill.tasks.preflight import refuse_store_in_source
 
@@ -56,17 +56,21 @@ class YoloLine:
 def parse_line(text: str) -> YoloLine:
     """Read a line of a label file, whatever is in it."""
     cells = text.split()
-    try:
-        category = int(cells[0]) if cells[0].isascii() else None
-    except (ValueError, IndexError):
-        category = None
+    category = _parse_category(cells[0]) if cells else None
     try:
         numbers = tuple(map(float, cells[1:]))
     except ValueError:
         numbers = None
-    return YoloLine(
-        text=text, category=category if category is not None and category < 2**31 else None, numbers=numbers
-    )
+    return YoloLine(text=text, category=category, numbers=numbers)
+
+
+def _parse_category(cell: str) -> int | None:
+    """Return a class number below 2**31; NumPy writes it as 0.0 or 0.000000000000000000e+00, as YOLO reads it."""
+    try:
+        number = float(cell)
+    except ValueError:
+        return None
+    return int(number) if cell.isascii() and number.is_integer() and abs(number) < 2**31 else None
 
 
 def prepare_yolo(parameters: IngestYoloParameters) -> BoxesRun:
@@ -76,26 +80,42 @@ def prepare_yolo(parameters: IngestYoloParameters) -> BoxesRun:
     listing = list_source(str(layout.images))
     is_beside = layout.images == layout.labels
     files = [file for file in listing.files if not (is_beside and file.path.lower().endswith((".txt", ".cache")))]
-    contents, digest = read_all(layout.labels, list_below(layout.labels, ".txt"))
+    places, shared = _place_labels(files)
+    # Annotation tools put the classes' names beside the labels.
+    paths = [path for path in list_below(layout.labels, ".txt") if path in places or not path.endswith("classes.txt")]
+    contents, digest = read_all(layout.labels, paths)
     lines = {path: _split(data) for path, data in contents.items()}
-    places = {str(PurePosixPath(file.path).with_suffix(".txt")): place for place, file in enumerate(files)}
     names = _name_classes(layout.names, lines)
     labels = SourceLabels(
         classes=make_class_list(names, source=layout.source),
         keys=[None] * len(files),
         required=False,
         several={
-            file.path: _classes_of(lines.get(str(PurePosixPath(file.path).with_suffix(".txt")), ()), names)
+            file.path: [] if path in shared else _classes_of(lines.get(path, ()), names)
             for file in files
+            for path in [_label_path(file)]
         },
     )
     source = BoxSource(
         format="yolo", digest=digest, names=[file.path for file in files], sizes=np.full((len(files), 2), np.nan),
         categories=names, boxes=sum(map(len, lines.values())), stream=partial(_stream, lines, places),
-        facts=_count_odd(contents, places),
+        facts=_count_odd(contents, places, shared),
     )  # fmt: skip
     run = prepare_ingest("ingest-yolo", parameters, Listing(root=listing.root, files=files), labels)
     return BoxesRun(images=run, parameters=parameters, source=source)
+
+
+def _label_path(file: ListedFile) -> str:
+    return str(PurePosixPath(file.path).with_suffix(".txt"))
+
+
+def _place_labels(files: Sequence[ListedFile]) -> tuple[dict[str, int], frozenset[str]]:
+    """Return each label file's image by its place, AMBIGUOUS_IMAGE for a.txt of a.jpg and a.png, and all such files."""
+    places: dict[str, int] = {}
+    for place, file in enumerate(files):
+        path = _label_path(file)
+        places[path] = AMBIGUOUS_IMAGE if path in places else place
+    return places, frozenset(path for path, place in places.items() if place == AMBIGUOUS_IMAGE)
 
 
 def _split(data: bytes | None) -> list[YoloLine]:
@@ -116,11 +136,14 @@ def _classes_of(lines: Sequence[YoloLine], names: Mapping[int | str, str]) -> li
     return sorted({names[line.category] for line in lines if line.category is not None and line.category in names})
 
 
-def _count_odd(contents: Mapping[str, bytes | None], places: Mapping[str, int]) -> dict[str, str]:
+def _count_odd(
+    contents: Mapping[str, bytes | None], places: Mapping[str, int], shared: frozenset[str]
+) -> dict[str, str]:
     odd = Counter(
         {
             "label files that cannot be read": sum(data is None for data in contents.values()),
             "label files without an image": len(contents.keys() - places.keys()),
+            "label files of several images": len(shared & contents.keys()),
             "images without a label file": len(places.keys() - contents.keys()),
         }
     )

@@ -8,6 +8,7 @@ import tarfile
 from collections.abc import Iterator
 
 from labelmill.schemas.errors import BadInput
+from labelmill.schemas.images import Reason
 from labelmill.schemas.locations import is_plain_path
 from labelmill.schemas.members import ByteRange, name_member
 from labelmill.tasks.ingest.list_files import FileKind, ListedFile, is_text, sort_by_bytes
@@ -19,8 +20,8 @@ def list_tar(path: str) -> list[ListedFile]:
     """Return the members of an uncompressed tar, sorted by name; those of a tar in it lie below its name.
 
     `train/n01440764.tar` with `a.JPEG` in it gives `train/n01440764/a.JPEG`. Uris begin with the tar's own name.
-    Nothing is extracted. Of members with one name the last counts, as for tar itself. Raises BadInput for a
-    compressed, truncated or foreign file.
+    Nothing is extracted. Of members with one name the last counts, as for tar itself. A tar in the tar
+    that is damaged is a rejected entry of its own. Raises BadInput for a compressed, truncated or foreign file.
     """
     found = {member.path: member for member in iterate_tar(path)}
     return sort_by_bytes(list(found.values()))
@@ -74,24 +75,31 @@ class _Stretch(io.RawIOBase):
 def _walk(
     file: io.BufferedReader, start: int, length: int, prefix: str, container: str, mtime_ns: int
 ) -> Iterator[ListedFile]:
-    end = 0
     with tarfile.open(fileobj=_Stretch(file, start, length), mode="r:", errorlevel=2) as tar:
         for member in tar:
-            end = member.offset_data + (member.size if member.isreg() else 0)
-            if end > length:
+            if member.isreg() and not member.issparse() and member.offset_data + member.size > length:
                 raise tarfile.ReadError(f"truncated within {prefix}{member.name}")
             tar.members = []  # type: ignore[attr-defined]  # it would keep each member's header
             if member.isdir():
                 continue
             inner = prefix + member.name.removesuffix(".tar")
             if member.isreg() and member.name.endswith(".tar") and is_plain_path(inner):
-                yield from _walk(file, start + member.offset_data, member.size, f"{inner}/", container, mtime_ns)
+                try:
+                    yield from _walk(file, start + member.offset_data, member.size, f"{inner}/", container, mtime_ns)
+                except (tarfile.TarError, UnicodeError) as error:  # of its members those before the fault are there
+                    fault = (Reason.CORRUPT, f"a tar in the tar that cannot be read to its end: {error}")
+                    yield _make_entry(member, start, prefix, container, mtime_ns)._replace(rejected=fault)
             else:
                 yield _make_entry(member, start, prefix, container, mtime_ns)
-    if not end and length > 2 * tarfile.BLOCKSIZE:
-        file.seek(start)
-        if any(file.read(tarfile.BLOCKSIZE)):
-            raise tarfile.ReadError("no member was found")
+    _refuse_unfinished(file, start, length, tar.offset)
+
+
+def _refuse_unfinished(file: io.BufferedReader, start: int, length: int, end: int) -> None:
+    """Raise ReadError when no end mark is where a tar's members end: Python's reader stops silently at a bad header."""
+    file.seek(start + end)
+    mark = file.read(max(0, min(tarfile.BLOCKSIZE, length - end)))
+    if len(mark) < tarfile.BLOCKSIZE or any(mark):
+        raise tarfile.ReadError(f"neither a member nor the end mark at byte {start + end}: it is cut or damaged")
 
 
 def _make_entry(member: tarfile.TarInfo, start: int, prefix: str, container: str, mtime_ns: int) -> ListedFile:

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
 from typing import IO, Any
 
 from labelmill.schemas.boxes import SplitSource
+from labelmill.schemas.errors import NotInStore
 from labelmill.schemas.exports import LeftOut
 from labelmill.schemas.images import Status
+from labelmill.schemas.versions import Part
 from labelmill.tasks.boxes.plain_json import NO_OBJECT, as_number
 from labelmill.tasks.export.job import ExportRun, Row
 from labelmill.tasks.export.out_folder import write_whole
 from labelmill.tasks.export.place_images import PlaceImages
-from labelmill.tasks.store import open_store
+from labelmill.tasks.store import Table, open_store
 
 
 def export_coco(run: ExportRun, place: PlaceImages) -> None:
@@ -45,7 +47,7 @@ def _write(stream: IO[str], header: Mapping[str, Any], lists: Mapping[str, Itera
 def _write_back(run: ExportRun, place: PlaceImages, split: str, source: SplitSource, stream: IO[str]) -> None:
     """Write all that the source's file said, in its order: also images without a file and boxes of no image."""
     names = {}
-    entries = list(_list_entries(run, split))
+    entries = list(_list_entries(run, split, source))
     for entry in entries:
         if entry["file_name"] is not None:
             names[entry["image_id"]] = entry["file_name"]
@@ -62,14 +64,24 @@ def _place_all(run: ExportRun, place: PlaceImages, split: str, names: Mapping[st
             place([(row, f"images/{split}/{names.get(row['image_id'], row['image_id'])}") for row in done])
 
 
-def _list_entries(run: ExportRun, split: str) -> Iterator[Row]:
+def _list_entries(run: ExportRun, split: str, source: SplitSource) -> Iterator[Row]:
     table = open_store(run.parameters.store).table(f"{run.parameters.dataset}.image_entries")
-    version = table.version()
-    for part in version.parts:
-        if part.path in version.metadata["parts"].get(split, ()):
-            for entry in table.read_part(part).to_pylist():
-                if run.is_selected(entry["image_id"]):
-                    yield entry
+    for part in _find_parts(table, split, source.entries):
+        for entry in table.read_part(part).to_pylist():
+            if run.is_selected(entry["image_id"]):
+                yield entry
+
+
+def _find_parts(table: Table, split: str, entries: Sequence[str] | None) -> list[Part]:
+    """Return the parts of entries that belong to a version of boxes, of the latest version where it notes none."""
+    if entries is None:
+        latest = table.version()
+        entries = latest.metadata["parts"].get(split, ())
+    for number in reversed(table.numbers()):  # boxes of an older version have entries of an older one
+        known = {part.path: part for part in table.version(number).parts}
+        if known.keys() >= set(entries):
+            return [known[path] for path in entries]
+    raise NotInStore(f"{table.name}: no version has what the source of these boxes said of split {split!r}")
 
 
 def _image_of(entry: Row) -> dict[str, Any]:

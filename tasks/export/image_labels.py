@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 from labelmill.schemas.errors import BadInput
 from labelmill.schemas.exports import LeftOut
 from labelmill.tasks.export.job import ExportRun, Row
+from labelmill.tasks.images.image_structure import identify
 
 SEPARATOR = "|"
 """What stands between several labels in a cell."""
@@ -27,9 +28,10 @@ def find_classes(row: Row) -> list[int]:
     return list(row["labels"] or ())
 
 
-def name_suffix(row: Row) -> str:
-    """Return the suffix of an image's file by its content, without dot."""
-    return _SUFFIXES.get(row["format"], str(row["format"]))
+def name_suffix(row: Row, image: bytes) -> str:
+    """Return the suffix of an image's file by its content, without dot; bin when that is no image that is known."""
+    form = row["format"] or identify(image) or "bin"
+    return _SUFFIXES.get(form, form)
 
 
 def join_names(run: ExportRun, classes: Sequence[int]) -> str:

@@ -115,20 +115,33 @@ def prepare_export(parameters: ExportParameters) -> ExportRun:
     """
     images, images_version, boxes_version = check_dataset(parameters)
     boxes = open_store(parameters.store).table(f"{parameters.dataset}.boxes") if boxes_version else None
-    known = images.read(images_version, ["image_id", "split"])
+    known = images.read(images_version, ["image_id", "split", "width", "status"])
     splits = sorted(known["split"].unique().to_pylist())
     if parameters.split is not None and parameters.split not in splits:
         raise BadInput(f"split: {parameters.split!r} is not in {images.name}; its splits: {', '.join(splits)}")
     wanted = tuple(splits) if parameters.split is None else (parameters.split,)
     listed = images_version.metadata["classes"]
-    claim_folder(Path(parameters.out), _identify(parameters, images_version, boxes_version))
     rows = known.filter(pc.is_in(known["split"], pa.array(wanted)))
+    _refuse_sizeless(parameters, rows)
+    claim_folder(Path(parameters.out), _identify(parameters, images_version, boxes_version))
     return ExportRun(
         parameters=parameters, images=images, images_version=images_version, boxes=boxes, boxes_version=boxes_version,
         splits=wanted, selected=_select(known, wanted, parameters),
         classes=ClassList.model_validate(listed) if listed else None, out=Path(parameters.out),
         rows=len(rows),
     )  # fmt: skip
+
+
+def _refuse_sizeless(parameters: ExportParameters, rows: pa.Table) -> None:
+    """Raise BadInput when a format states sizes and images have none, as those that were ingested without digests."""
+    if parameters.format not in ("coco", "yolo"):
+        return
+    lacking = pc.and_(pc.equal(rows["status"], Status.DONE), pc.is_null(rows["width"]))
+    if count := pc.sum(lacking).as_py():
+        raise BadInput(
+            f"format: {parameters.format} states the sizes of images, which {count:,} of {parameters.dataset} lack: "
+            "they were ingested without being read; ingest them again with --digests sha256"
+        )
 
 
 def _identify(parameters: ExportParameters, images: Version, boxes: Version | None) -> dict[str, object]:

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import fcntl
 import filecmp
 import json
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
 from labelmill.schemas.errors import BadInput
-from labelmill.tasks.store.files import create_file, make_folder, sync_file, temporary_beside
+from labelmill.tasks.store.files import TEMPORARY_PREFIX, create_file, make_folder, sync_file, temporary_beside
 
 MARK = ".labelmill-export.json"
 """The file that says which export a folder belongs to."""
+
+_UNFINISHED = re.compile(re.escape(TEMPORARY_PREFIX) + r"\d+-[0-9a-f]{32}(\..*)?", re.DOTALL)
 
 
 def claim_folder(out: Path, identity: dict[str, Any]) -> None:
@@ -36,6 +40,27 @@ def claim_folder(out: Path, identity: dict[str, Any]) -> None:
             )
     except OSError as error:
         raise BadInput(f"out: {out}: {error.strerror or error}") from error
+
+
+@contextmanager
+def hold_folder(out: Path) -> Iterator[None]:
+    """Keep other exports out of a claimed folder, and remove the unfinished files of one that was killed.
+
+    Raises BadInput when another process holds it.
+    """
+    handle = os.open(out, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise BadInput(f"out: {out}: another export is at work there; wait for its end") from error
+        for folder, _, names in os.walk(out):
+            for name in names:
+                if _UNFINISHED.fullmatch(name):
+                    os.unlink(os.path.join(folder, name))
+        yield
+    finally:
+        os.close(handle)
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
-from labelmill.schemas.errors import BadInput
+from labelmill.schemas.errors import BadInput, WorkFailed
 from labelmill.schemas.exports import LeftOut
 from labelmill.schemas.images import Reason
 from labelmill.schemas.locations import is_object_url, is_plain_path, join_location
@@ -86,7 +86,10 @@ def _place(run: ExportRun, row: Row, path: str) -> bool | str:
     except OSError as error:
         if error.errno == errno.ENAMETOOLONG:
             return Reason.BAD_NAME
-        raise BadInput(f"out: {target}: {error.strerror or error}") from error
+        raise WorkFailed(
+            f"out: {target}: {error.strerror or error}; the files written so far are whole and kept: make room or give "
+            "permission, and run the same command to go on"
+        ) from error
 
 
 class ChangedImage(Exception):
@@ -94,9 +97,13 @@ class ChangedImage(Exception):
 
 
 def read_image(location: str, row: Row) -> bytes:
-    """Return an image's bytes as they were ingested; raise RejectedImage or ChangedImage."""
+    """Return an image's bytes as they were ingested; raise RejectedImage or ChangedImage.
+
+    Of an image that was ingested without digest nothing but its length can be compared.
+    """
     data = read_bytes(location, max_bytes=max(FILE_BYTES_MAX, row["bytes"] or 0))
-    if hashlib.sha256(data).hexdigest() != row["sha256"]:
+    known = row["sha256"]
+    if (len(data) != row["bytes"]) if known is None else (hashlib.sha256(data).hexdigest() != known):
         raise ChangedImage
     return data
 

@@ -77,7 +77,7 @@ def _add_image(
     if boxes is not None:
         facts["boxes"] = boxes.of(row["image_id"])
         run.exported.boxes += len(facts["boxes"])
-    _add(tar, f"{key}.{name_suffix(row)}", image)
+    _add(tar, f"{key}.{name_suffix(row, image)}", image)
     if len(classes) == 1:
         _add(tar, f"{key}.cls", str(classes[0]).encode())
     _add(tar, f"{key}.json", json.dumps(facts, ensure_ascii=False).encode())

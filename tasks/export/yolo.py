@@ -37,7 +37,8 @@ def export_yolo(run: ExportRun, place: PlaceImages) -> None:
                 if reason is None:
                     _write_labels(run, row, _label_path(name), boxes, is_yolo=bool(source and source.format == "yolo"))
     with write_whole(run.out / "data.yaml") as stream:
-        facts = {"path": ".", **{split: f"images/{split}" for split in run.splits}, "nc": len(run.class_keys)}
+        # Without `path` the folders count from data.yaml; a relative one would, from wherever the trainer is started.
+        facts = {**{split: f"images/{split}" for split in run.splits}, "nc": len(run.class_keys)}
         yaml.safe_dump({**facts, "names": list(run.class_keys)}, stream, allow_unicode=True, sort_keys=False)
 
 

@@ -27,6 +27,8 @@ def label_nothing(files: Sequence[ListedFile]) -> SourceLabels:
 
 def _first_folder(file: ListedFile) -> str | None:
     folder, slash, _ = file.path.partition("/")
+    if file.kind in (FileKind.OUTSIDE, FileKind.BAD_KEY):  # its first folder is none below the source
+        return None
     if folder.startswith(".") or not (slash or file.kind is FileKind.UNREADABLE_FOLDER):
         return None
     return as_text(folder)

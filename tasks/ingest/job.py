@@ -32,6 +32,7 @@ from labelmill.tasks.ingest.plan import (
     IngestPlan,
     make_image_ids,
     plan_ingest,
+    refuse_replaced_split,
     refuse_shared_ids,
     settle_labels,
 )
@@ -59,6 +60,7 @@ class IngestRun:
     before: frozenset[str]  # paths of the split's parts in the latest version
     dropped: frozenset[str]  # those of them that no image is left of
     run: str
+    repeated: int = 0  # members of the archive that a later one of their name hides
 
     @property
     def files_to_read(self) -> int:
@@ -112,6 +114,7 @@ def prepare_ingest(flow: str, parameters: IngestSettings, listing: Listing, foun
     rows = table.read(latest, columns) if latest else IMAGES_SCHEMA.empty_table().select(columns)
     ids = make_image_ids(files, id_prefix=parameters.id_prefix)
     plan = _plan(parameters, ids, files, labels, rows, settings)
+    refuse_replaced_split(plan, latest, dataset=parameters.dataset, split=parameters.split, root=root)
     older = list(parts_of_split(latest, rows, parameters.split))
     known = dict(zip(ids, zip(files, labels, strict=True), strict=True))
     chunks = tuple(cut_chunks(parameters, plan, older, known, settings))
@@ -121,7 +124,7 @@ def prepare_ingest(flow: str, parameters: IngestSettings, listing: Listing, foun
         parameters=parameters, flow=flow, table=table, latest=latest, plan=plan, settings=settings, chunks=chunks,
         before=frozenset(part.path for part, _ in older),
         dropped=frozenset(part.path for part, ids in older if known.keys().isdisjoint(ids)),
-        run=run,
+        run=run, repeated=listing.repeated,
     )  # fmt: skip
 
 

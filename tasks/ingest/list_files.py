@@ -39,7 +39,7 @@ class FileKind(StrEnum):
 KIND_REASONS = {
     FileKind.BAD_NAME: (Reason.BAD_NAME, "the path is not valid UTF-8; rename the file or its folder"),
     FileKind.BAD_KEY: (Reason.BAD_NAME, "a key with an empty part, '.' or '..' between slashes, or with ?versionId="),
-    FileKind.OUTSIDE: (Reason.BAD_NAME, "an absolute name in an archive, or one with '..' or empty parts"),
+    FileKind.OUTSIDE: (Reason.BAD_NAME, "an absolute name, or one with '.', '..' or empty parts"),
     FileKind.LINK_MEMBER: (Reason.NOT_A_FILE, "expected a regular file in the archive, got a link or a device"),
     FileKind.UNREADABLE_MEMBER: (
         Reason.UNSUPPORTED_FORMAT,

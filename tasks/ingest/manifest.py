@@ -19,7 +19,7 @@ from labelmill.schemas.versions import Part, Version, digest_json
 from labelmill.tasks.ingest.chunks import Chunk
 from labelmill.tasks.ingest.job import IngestRun
 from labelmill.tasks.ingest.list_files import ListedFile, as_text
-from labelmill.tasks.ingest.plan import IngestPlan, make_image_ids
+from labelmill.tasks.ingest.plan import IngestPlan, make_image_ids, refuse_replaced_split
 from labelmill.tasks.ingest.rows import IMAGES_LAYOUT, RowSettings
 from labelmill.tasks.store import open_store
 from labelmill.tasks.store.receipts import Receipt
@@ -60,6 +60,8 @@ def prepare_manifest(
     places = _find_places(older, listed)
     same = _compare(older, listed, places)
     parts = list(_parts_of_split(latest, known["split"], parameters.split))
+    plan = _plan(listed, older, places, same)
+    refuse_replaced_split(plan, latest, dataset=parameters.dataset, split=parameters.split, root=root)
     dropped = frozenset(part.path for part, start in parts if not same[start : start + part.rows].all())
     stays = np.zeros(len(listed), dtype=bool)
     for part, start in parts:
@@ -70,7 +72,7 @@ def prepare_manifest(
     run = digest_json([chunk.key for chunk in chunks])
     table.receipts.open_run(run)
     prepared = IngestRun(
-        parameters=parameters, flow=flow, table=table, latest=latest, plan=_plan(listed, older, places, same),
+        parameters=parameters, flow=flow, table=table, latest=latest, plan=plan,
         settings=RowSettings(
             root=root, split=parameters.split, id_prefix=parameters.id_prefix, classes=classes, labels_required=False,
             max_pixels=parameters.max_pixels, max_bytes=parameters.max_bytes,

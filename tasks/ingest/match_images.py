@@ -46,7 +46,8 @@ def match_images(names: Sequence[str], listing: Listing) -> MatchedImages:
     root = listing.root
     if prefix and all(file.member_uri is None for file in listing.files):
         root = join_location(root, prefix.rstrip("/"))
-    return MatchedImages(listing=Listing(root=root, files=found), unused=len(by_path) - used, missing=missing)
+    matched = Listing(root=root, files=found, repeated=listing.repeated)
+    return MatchedImages(listing=matched, unused=len(by_path) - used, missing=missing)
 
 
 def _find(name: str, file: ListedFile | None) -> ListedFile:

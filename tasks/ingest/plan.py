@@ -11,6 +11,7 @@ import pyarrow as pa
 from labelmill.schemas.classes import ClassList
 from labelmill.schemas.errors import BadInput
 from labelmill.schemas.images import TRANSIENT_REASONS, Reason
+from labelmill.schemas.versions import Version
 from labelmill.tasks.ingest.labels import SourceLabels, class_key, find_label_ids
 from labelmill.tasks.ingest.list_files import KIND_REASONS, ListedFile, as_text
 
@@ -133,6 +134,18 @@ def settle_labels(labels: SourceLabels, fixed: ClassList | None, *, owner: str) 
     found = ClassList(classes=tuple(c for c in proposed.classes if class_key(c) in used), source=proposed.source)
     classes = proposed if fixed is None else settle_classes(found, fixed, owner=owner)
     return classes, find_label_ids(labels.keys, classes)
+
+
+def refuse_replaced_split(plan: IngestPlan, latest: Version | None, *, dataset: str, split: str, root: str) -> None:
+    """Raise BadInput when a source of another place holds no image of the split: all would silently be removed."""
+    older = latest.metadata["roots"].get(split) if latest else None
+    if older in (None, root) or not plan.removed or plan.unchanged or plan.changed:
+        return
+    raise BadInput(
+        f"split: {split!r} of dataset {dataset} holds {len(plan.removed):,} images of {older}, none of which is in "
+        f"{root}: all of them would be removed; give this source a --split of its own, or a folder that holds both (to "
+        f"begin the split anew: labelmill delete the versions of {dataset}.images)"
+    )
 
 
 def refuse_shared_ids(ids: Sequence[str], others: pa.Table) -> None:

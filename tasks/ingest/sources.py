@@ -11,18 +11,22 @@ from functools import partial
 
 from labelmill.schemas.errors import BadInput
 from labelmill.schemas.locations import is_object_url, is_plain_path
-from labelmill.tasks.containers.tar_members import list_tar
-from labelmill.tasks.containers.zip_members import list_zip
+from labelmill.tasks.containers.tar_members import iterate_tar
+from labelmill.tasks.containers.zip_members import iterate_zip
 from labelmill.tasks.ingest.list_files import FileKind, ListedFile, list_files, sort_by_bytes
 from labelmill.tasks.objects.client import list_level, list_objects
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Listing:
-    """What a source holds, in the order of the rows; `root` is the folder or URL that the uris are relative to."""
+    """What a source holds, in the order of the rows; `root` is the folder or URL that the uris are relative to.
+
+    `repeated` members of an archive are left out: a later one has their name.
+    """
 
     root: str
     files: Sequence[ListedFile]
+    repeated: int = 0
 
 
 def list_source(source: str) -> Listing:
@@ -33,7 +37,7 @@ def list_source(source: str) -> Listing:
     if is_object_url(source):
         return Listing(root=source, files=_list_bucket(source))
     if os.path.isfile(source):
-        return Listing(root=os.path.dirname(source), files=_list_archive(source))
+        return _list_archive(source)
     return Listing(root=source, files=list_files(source))
 
 
@@ -42,11 +46,19 @@ def is_archive(path: str) -> bool:
     return zipfile.is_zipfile(path) or tarfile.is_tarfile(path)
 
 
-def _list_archive(path: str) -> list[ListedFile]:
-    members = list_zip(path) if zipfile.is_zipfile(path) else list_tar(path)
-    if not members:
+def _list_archive(path: str) -> Listing:
+    found: dict[str, ListedFile] = {}
+    members = 0
+    try:
+        for member in iterate_zip(path) if zipfile.is_zipfile(path) else iterate_tar(path):
+            found[member.path] = member
+            members += 1
+    except BadInput as error:
+        raise BadInput(f"source: {error}") from error
+    if not found:
         raise BadInput(f"source: {path} holds no files; expected an archive with images")
-    return members
+    files = sort_by_bytes(list(found.values()))
+    return Listing(root=os.path.dirname(path), files=files, repeated=members - len(found))
 
 
 def _list_bucket(url: str) -> list[ListedFile]:

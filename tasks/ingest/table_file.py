@@ -34,7 +34,8 @@ def prepare_table(parameters: IngestTableParameters) -> PreparedTable:
     """Read a table and find its images; raise BadInput when one of them is not what was expected."""
     odd: Counter[str] = Counter()
     labels: dict[str, dict[str, None]] = {}
-    for path, names in read_labels(parameters, odd):
+    for written, names in read_labels(parameters, odd):
+        path = _find_below(written, parameters.images)
         known = labels.get(path)
         if known is not None:
             odd["rows of a path listed before"] += 1
@@ -55,6 +56,11 @@ def prepare_table(parameters: IngestTableParameters) -> PreparedTable:
     )
     facts = {"files that are not listed": f"{matched.unused:,}", **{what: f"{n:,}" for what, n in odd.items() if n}}
     return PreparedTable(images=prepare_ingest("ingest-table", parameters, matched.listing, found), facts=facts)
+
+
+def _find_below(path: str, images: str) -> str:
+    """Return a path below the images: one that is whole begins with their place, as those of an exported CSV do."""
+    return path.removeprefix(f"{images}/").removeprefix("./")
 
 
 def read_labels(parameters: IngestTableParameters, odd: Counter[str]) -> Iterator[tuple[str, list[str]]]:
@@ -131,6 +137,8 @@ def _find_delimiter(path: Path, columns: Sequence[str]) -> str:
 
 
 def _refuse_lacking(path: Path, columns: Sequence[str], header: Sequence[str]) -> None:
+    if twice := [name for name in columns if list(header).count(name) > 1]:
+        raise BadInput(f"table: {path} has several columns {twice[0]!r}; rename all but one")
     if lacking := [name for name in columns if name not in header]:
         raise BadInput(
             f"table: {path} has no column {' and no '.join(map(repr, lacking))}; its columns: "

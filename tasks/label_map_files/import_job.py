@@ -25,7 +25,7 @@ from labelmill.tasks.label_map_files.preflight import check_import
 from labelmill.tasks.label_map_files.probe_files import probe_files
 from labelmill.tasks.lineage import make_lineage
 from labelmill.tasks.relabel.settings import numerics
-from labelmill.tasks.relabel.shards import Shard
+from labelmill.tasks.shards import Shard
 from labelmill.tasks.store import open_store
 from labelmill.tasks.store.receipts import Receipt
 

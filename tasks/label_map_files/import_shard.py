@@ -24,7 +24,8 @@ from labelmill.tasks.label_map_files.load_file import load_listed_file
 from labelmill.tasks.label_map_files.paths import map_file_path
 from labelmill.tasks.relabel.encode import Labelled
 from labelmill.tasks.relabel.engine import use_one_core
-from labelmill.tasks.relabel.shards import LABEL_MAPS_LAYOUT, Shard, build_rows, labels_of, plan_shards, read_rows
+from labelmill.tasks.relabel.shards import LABEL_MAPS_LAYOUT, build_rows, labels_of, plan_shards, read_rows
+from labelmill.tasks.shards import Shard
 from labelmill.tasks.stop import check_stop
 from labelmill.tasks.store.receipts import Receipt
 from labelmill.tasks.store.table import Table

@@ -93,9 +93,13 @@ def _look(path: str, split: str) -> LsunEnvironment:
             )
         split = match["split"]
     category = match["category"] if match else None
+    try:
+        state = find_lmdb_state(path)
+    except BadInput as error:
+        raise BadInput(f"source: {error}") from error
     return LsunEnvironment(
         path=path, name=name, split=split, category=category if category in LSUN_CATEGORIES else None,
-        state=find_lmdb_state(path),
+        state=state,
     )  # fmt: skip
 
 

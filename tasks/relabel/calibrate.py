@@ -23,7 +23,8 @@ from labelmill.tasks.relabel.engine import Engine
 from labelmill.tasks.relabel.load import ImageToLabel
 from labelmill.tasks.relabel.movement import Movement, measure_movement
 from labelmill.tasks.relabel.settings import RelabelSettings
-from labelmill.tasks.relabel.shards import RETRIED_REASONS, read_rows
+from labelmill.tasks.relabel.shards import read_rows
+from labelmill.tasks.shards import RETRIED_REASONS
 from labelmill.tasks.store.place import Files
 from labelmill.tasks.store.table import Table
 

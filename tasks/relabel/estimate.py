@@ -10,7 +10,8 @@ from pathlib import Path
 
 from labelmill.schemas.errors import WorkFailed
 from labelmill.tasks.relabel.job import RelabelRun
-from labelmill.tasks.relabel.shards import LABEL_MAPS_LAYOUT, Shard, build_rows, label_rows, labels_of, read_rows
+from labelmill.tasks.relabel.shards import LABEL_MAPS_LAYOUT, build_rows, label_rows, labels_of, read_rows
+from labelmill.tasks.shards import Shard
 from labelmill.tasks.store.parquet import write_parquet
 
 SAMPLE_BATCHES = 4

@@ -26,8 +26,9 @@ from labelmill.tasks.relabel.load import choose_resizer
 from labelmill.tasks.relabel.open_engine import open_engine
 from labelmill.tasks.relabel.remote_shard import RemoteJob
 from labelmill.tasks.relabel.settings import RelabelSettings
-from labelmill.tasks.relabel.shards import LabelMapJob, Shard, plan_shards
+from labelmill.tasks.relabel.shards import LabelMapJob, plan_shards
 from labelmill.tasks.relabel.share import gather_receipts, take_share
+from labelmill.tasks.shards import Shard, find_roots
 from labelmill.tasks.store import open_store
 from labelmill.tasks.store.receipts import Receipt
 from labelmill.tasks.store.table import Table
@@ -150,13 +151,7 @@ def _prepare(
 
 
 def _roots(parameters: RelabelParameters, version: Version) -> dict[str, str]:
-    recorded: dict[str, str] = version.metadata["roots"]
-    if parameters.split is not None and parameters.split not in recorded:
-        raise BadInput(f"split: expected one of {', '.join(sorted(recorded))}, got {parameters.split!r}")
-    wanted = [parameters.split] if parameters.split else sorted(recorded)
-    if parameters.image_root is not None and len(wanted) > 1:
-        raise BadInput(f"image_root: the splits {', '.join(wanted)} have a folder each; name one with split")
-    roots = {split: parameters.image_root or recorded[split] for split in wanted}
+    roots = find_roots(version, split=parameters.split, image_root=parameters.image_root)
     for split, root in roots.items():
         if not is_there(root):
             raise BadInput(

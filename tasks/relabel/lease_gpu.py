@@ -10,6 +10,7 @@ import os
 import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from labelmill.tasks.stop import check_stop
@@ -44,9 +45,12 @@ def _try_to_lock(name: str) -> int | None:
         handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)  # another user's too: a lock needs no right to write
     except FileNotFoundError:
         handle = os.open(path, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        os.fchmod(handle, 0o644)  # whatever the umask: another user's run must open it
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         os.close(handle)
         return None
+    with suppress(PermissionError):  # another user's file
+        os.utime(path)  # services that clean folders of temporary files take those of more than ten days ago
     return handle

@@ -12,7 +12,8 @@ from labelmill.tasks.relabel.devices import choose_devices
 from labelmill.tasks.relabel.engine_process import TeacherSource
 from labelmill.tasks.relabel.open_engine import open_engine
 from labelmill.tasks.relabel.settings import RelabelSettings
-from labelmill.tasks.relabel.shards import LabelMapJob, Shard, label_shard
+from labelmill.tasks.relabel.shards import LabelMapJob, label_shard
+from labelmill.tasks.shards import Shard
 from labelmill.tasks.store import open_store
 from labelmill.tasks.store.receipts import Receipt
 

@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 
 from labelmill.models.teacher import Teacher
-from labelmill.schemas.images import TRANSIENT_REASONS, Reason, Status
+from labelmill.schemas.images import Status
 from labelmill.schemas.label_maps import LABEL_MAPS_SCHEMA, MAP_COLUMNS
 from labelmill.schemas.locations import join_location
 from labelmill.schemas.versions import Part, Version, digest_json
@@ -17,32 +17,15 @@ from labelmill.tasks.relabel.encode import Labelled
 from labelmill.tasks.relabel.engine import Engine
 from labelmill.tasks.relabel.load import ImageToLabel
 from labelmill.tasks.relabel.settings import RelabelSettings
+from labelmill.tasks.shards import RETRIED_REASONS, Shard, read_split
 from labelmill.tasks.store.parquet import Layout
 from labelmill.tasks.store.receipts import Receipt
 from labelmill.tasks.store.table import Table
 
 SHARD_COLUMNS = ("image_id", "split", "uri", "bytes", "mtime_ns", "sha256", "label", "status", "reason", "detail")
 
-RETRIED_REASONS = TRANSIENT_REASONS | {Reason.BROKEN_LINK, Reason.NOT_A_FILE, Reason.CHANGED}
-"""Ingest saw these images whole: what is now at their place (an unmounted folder, say) may be put right again."""
-
 LABEL_MAPS_LAYOUT = Layout(level=15, byte_streams=tuple(f"{name}.list.element" for name in MAP_COLUMNS))
 """Level 15 takes 12 % off level 3 for about 1 ms an image at 15x15, beside some 100 ms of the teacher."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Shard:
-    """Rows `start` to `stop` of one part of an images version, of one split or of all."""
-
-    number: int
-    part: Part
-    split: str | None
-    start: int
-    stop: int
-    key: str
-
-    def __len__(self) -> int:
-        return self.stop - self.start
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -65,10 +48,7 @@ class LabelMapJob:
 
 def read_rows(images: Table, part: Part, split: str | None) -> pa.Table:
     """Read what labelling needs of an images part, only the rows of `split` when one is named."""
-    rows = images.read_part(part, SHARD_COLUMNS)
-    if split is None:
-        return rows
-    return rows.filter(pa.compute.equal(rows["split"], split))
+    return read_split(images, part, split, SHARD_COLUMNS)
 
 
 def plan_shards(

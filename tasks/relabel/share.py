@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from labelmill.schemas.parameters import parse_share
-from labelmill.tasks.relabel.shards import Shard
+from labelmill.tasks.shards import Shard
 from labelmill.tasks.store.receipts import Receipt, Receipts
 
 

@@ -40,7 +40,7 @@ def write_domains(parameters: DomainsParameters) -> Domains:
         raise BadInput(f"domains: expected two names, got {parameters.domains!r}")
     fractions = parse_fractions(parameters.fractions)
     pieces, inputs, metadata, rejected = [], {}, {}, Counter[str]()
-    sha256s: list[tuple[str, str]] = []
+    sha256s: list[tuple[str | None, str]] = []
     sides = (
         (parameters.dataset, parameters.from_split, parameters.images_version, "from_split"),
         (parameters.other, parameters.other_split, None, "other_split"),
@@ -50,10 +50,13 @@ def write_domains(parameters: DomainsParameters) -> Domains:
             number = parameters.images_version  # noqa: PLW2901 - two splits of one version
         images = read_images(store, dataset, number, split=split, field=field)
         contents = images.column("sha256")
-        units = [Unit(name=sha256, rows=(), stratum=None) for sha256 in contents]
-        count = images.rows.num_rows
+        ids, count = images.column("image_id"), images.rows.num_rows
+        # Without digests one image is drawn by its id: all of them by nothing would be one draw.
+        units = [
+            Unit(name=sha256 or image_id, rows=(), stratum=None) for sha256, image_id in zip(contents, ids, strict=True)
+        ]
         splits = split_by_threshold(units, fractions, parameters.seed)
-        columns = [[domain] * count, splits, [dataset] * count, images.column("image_id"), images.column("label")]
+        columns = [[domain] * count, splits, [dataset] * count, ids, images.column("label")]
         pieces.append(pa.table(columns, schema=DOMAINS_SCHEMA))
         inputs[images.name] = images.version.number
         metadata[domain] = {"dataset": dataset, "split": split, "classes": images.version.metadata["classes"]}

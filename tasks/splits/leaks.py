@@ -14,10 +14,14 @@ from labelmill.tasks.store import Store, open_store
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Leaks:
-    """A version of leaks: `contents` that stand on several sides, counted by the sides they join; `rows` looked at."""
+    """A version of leaks: `contents` that stand on several sides, counted by the sides they join; `rows` looked at.
+
+    `unknown` are images without digest, which nothing was compared of.
+    """
 
     version: Version
     rows: int
+    unknown: int
     contents: int
     sides: dict[str, int]
 
@@ -31,9 +35,12 @@ def find_leaks(parameters: FindLeaksParameters) -> Leaks:
     names = list(dict.fromkeys(name.strip() for name in parameters.tables.split(",")))
     inputs: dict[str, int] = {}
     sides = " UNION ALL ".join(_select_side(store, name, inputs) for name in names)
-    leaks = f"WITH s AS ({sides}), m AS (SELECT sha256 FROM s GROUP BY sha256 HAVING count(DISTINCT (tbl, split)) > 1)"
+    leaks = (
+        f"WITH s AS (SELECT * FROM ({sides}) WHERE sha256 IS NOT NULL), "
+        "m AS (SELECT sha256 FROM s GROUP BY sha256 HAVING count(DISTINCT (tbl, split)) > 1)"
+    )
     with store.connect() as sql:
-        rows = int(sql.execute(f"SELECT count(*) FROM ({sides})").fetchall()[0][0])
+        rows, known = sql.execute(f"SELECT count(*), count(sha256) FROM ({sides})").fetchall()[0]
         query = f'{leaks} SELECT sha256, tbl AS "table", split, image_id FROM s SEMI JOIN m USING (sha256) ORDER BY ALL'
         found = sql.execute(query).fetch_arrow_table().cast(LEAKS_SCHEMA).combine_chunks()
         pairs = sql.execute(
@@ -46,7 +53,8 @@ def find_leaks(parameters: FindLeaksParameters) -> Leaks:
         metadata={"kind": "leaks", "tables": names}, flow="find-leaks", parameters=parameters, inputs=inputs,
     )  # fmt: skip
     counts = {str(sides): int(count) for sides, count in pairs}
-    return Leaks(version=version, rows=rows, contents=sum(counts.values()), sides=counts)
+    unknown = int(rows) - int(known)
+    return Leaks(version=version, rows=int(rows), unknown=unknown, contents=sum(counts.values()), sides=counts)
 
 
 def _select_side(store: Store, name: str, inputs: dict[str, int]) -> str:
@@ -58,7 +66,8 @@ def _select_side(store: Store, name: str, inputs: dict[str, int]) -> str:
     view = f'"{dataset}"."{table}_v{version.number}"'
     literal = f"'{name}' AS tbl"
     if "sha256" in columns and "split" in columns:
-        return f"SELECT {literal}, split, image_id, sha256 FROM {view} WHERE sha256 IS NOT NULL"
+        whole = "sha256 IS NOT NULL OR status = 'done'" if "status" in columns else "TRUE"
+        return f"SELECT {literal}, split, image_id, sha256 FROM {view} WHERE {whole}"
     if not {"image_id", "split"} <= columns:
         raise BadInput(f"tables: {name} has no image_id and split; expected a table of images, splits or domains")
     if "domain" not in columns:
@@ -78,5 +87,5 @@ def _join_images(
     inputs[images] = number
     return (
         f"SELECT {literal}, {side} AS split, t.image_id, i.sha256 FROM {view} AS t "
-        f'JOIN "{dataset}"."images_v{number}" AS i USING (image_id) WHERE {where} AND i.sha256 IS NOT NULL'
+        f'JOIN "{dataset}"."images_v{number}" AS i USING (image_id) WHERE {where}'
     )

@@ -76,11 +76,12 @@ def divide(parameters: SplitParameters) -> Division:
     )  # fmt: skip
 
 
-def count_leaks(pairs: Iterable[tuple[str, str]]) -> int:
-    """Return how many contents, by sha256, stand in more than one split."""
+def count_leaks(pairs: Iterable[tuple[str | None, str]]) -> int:
+    """Return how many contents, by sha256, stand in more than one split; images without digest do not count."""
     seen: dict[str, set[str]] = defaultdict(set)
     for sha256, split in pairs:
-        seen[sha256].add(split)
+        if sha256 is not None:
+            seen[sha256].add(split)
     return sum(len(splits) > 1 for splits in seen.values())
 
 

@@ -64,7 +64,8 @@ def read_facts(store: Store, images: Version, split: str | None) -> DatasetFacts
             "GROUP BY label ORDER BY count(*) DESC, label"
         )
         kinds = ask(
-            "SELECT format, mode, count(*) FROM IMAGES WHERE status = 'done' GROUP BY ALL ORDER BY count(*) DESC, 1, 2"
+            "SELECT coalesce(format, 'not known'), coalesce(mode, ''), count(*) FROM IMAGES "
+            "WHERE status = 'done' GROUP BY ALL ORDER BY count(*) DESC, 1, 2"
         )
         rejected = ask(
             "SELECT split, reason, count(*) FROM IMAGES WHERE status <> 'done' GROUP BY ALL ORDER BY 3 DESC, 1, 2"

@@ -5,42 +5,27 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.compute as pc
 
 from labelmill.schemas.errors import BadInput, WorkFailed
-from labelmill.schemas.images import TRANSIENT_REASONS, Reason, Status
+from labelmill.schemas.images import TRANSIENT_REASONS, Status
 from labelmill.schemas.parameters import StatisticsParameters
 from labelmill.schemas.statistics import CHANNELS, STATISTICS_SCHEMA, ChannelStatistics, describe_channel
 from labelmill.schemas.versions import Part, Version, digest_json
 from labelmill.tasks.ingest.sources import holds_files
 from labelmill.tasks.lineage import make_lineage
+from labelmill.tasks.shards import RETRIED_REASONS, Shard, find_roots, read_split
 from labelmill.tasks.statistics.shard import build_rows, count_shard
 from labelmill.tasks.store import Change, Table, open_store
 from labelmill.tasks.store.receipts import Receipt
 
 COLUMNS = (
-    "image_id", "split", "uri", "width", "height", "format", "mode", "bytes", "sha256", "label", "status", "reason",
+    "image_id", "split", "uri", "width", "height", "format", "mode", "bytes", "mtime_ns", "sha256", "label",
+    "status", "reason",
 )  # fmt: skip
-
-_RETRIED = frozenset({*TRANSIENT_REASONS, Reason.CHANGED, Reason.BROKEN_LINK, Reason.NOT_A_FILE})
-"""Ingest saw these images whole: a rerun looks again."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class StatisticsShard:
-    """Rows `start` to `stop` of a part of the images table, of one split or all."""
-
-    number: int
-    part: Part
-    start: int
-    stop: int
-    key: str
-
-    def __len__(self) -> int:
-        return self.stop - self.start
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -52,7 +37,7 @@ class StatisticsRun:
     version: Version
     table: Table
     roots: dict[str, str]
-    shards: tuple[StatisticsShard, ...]
+    shards: tuple[Shard, ...]
     run: str
 
     @property
@@ -66,14 +51,7 @@ def prepare_statistics(parameters: StatisticsParameters) -> StatisticsRun:
     store = open_store(parameters.store)
     images = store.table(f"{parameters.dataset}.images")
     version = images.version(parameters.images_version)
-    roots: dict[str, str] = dict(version.metadata["roots"])
-    if parameters.split is not None and parameters.split not in roots:
-        raise BadInput(f"split: expected one of {', '.join(sorted(roots))}, got {parameters.split!r}")
-    if parameters.image_root is not None:
-        wanted = [parameters.split] if parameters.split else sorted(roots)
-        if len(wanted) > 1:
-            raise BadInput(f"image_root: the splits {', '.join(wanted)} have a folder each; name one by --split")
-        roots |= dict.fromkeys(wanted, parameters.image_root)
+    roots = find_roots(version, split=parameters.split, image_root=parameters.image_root)
     shards = tuple(_cut(parameters, images, version))
     if not shards:
         raise BadInput(f"{images.name}: no images to count in version {version.number}")
@@ -85,31 +63,34 @@ def prepare_statistics(parameters: StatisticsParameters) -> StatisticsRun:
     )
 
 
-def _cut(parameters: StatisticsParameters, images: Table, version: Version) -> Iterator[StatisticsShard]:
+def _cut(parameters: StatisticsParameters, images: Table, version: Version) -> Iterator[Shard]:
     number = 0
     for part in version.parts:
-        rows = _read_rows(images, part, parameters.split)
+        rows = read_split(images, part, parameters.split, COLUMNS)
         for start in range(0, rows.num_rows, parameters.shard_size):
             piece = rows.slice(start, parameters.shard_size)
-            facts = piece.select(["image_id", "split", "label", "sha256", "status", "reason"]).to_pylist()
-            key = digest_json(["statistics 1", parameters.max_pixels, [list(row.values()) for row in facts]])
-            yield StatisticsShard(number=number, part=part, start=start, stop=start + piece.num_rows, key=key)
+            facts = [_decide(row) for row in piece.to_pylist()]
+            key = digest_json(["statistics 1", parameters.max_pixels, facts])
+            yield Shard(
+                number=number, part=part, split=parameters.split, start=start, stop=start + piece.num_rows, key=key
+            )
             number += 1
 
 
-def _read_rows(images: Table, part: Part, split: str | None) -> pa.Table:
-    rows = images.read_part(part, COLUMNS)
-    return rows if split is None else rows.filter(pc.equal(rows["split"], split))
+def _decide(row: dict[str, Any]) -> list[object]:
+    """Return what decides an image's counts; one without digest is known by place, length and time."""
+    facts = [row[name] for name in ("image_id", "split", "label", "sha256", "status", "reason")]
+    return facts if row["sha256"] is not None else [*facts, row["uri"], row["bytes"], row["mtime_ns"]]
 
 
 def count_images(
-    run: StatisticsRun, shard: StatisticsShard, *, on_batch: Callable[[int, int], None] = lambda images, rejected: None
+    run: StatisticsRun, shard: Shard, *, on_batch: Callable[[int, int], None] = lambda images, rejected: None
 ) -> Receipt:
     """Count a shard's pixels, write its part and its receipt.
 
     Raises WorkFailed when images cannot be read because their folder itself is gone.
     """
-    rows = _read_rows(run.images, shard.part, run.parameters.split).slice(shard.start, len(shard))
+    rows = read_split(run.images, shard.part, shard.split, COLUMNS).slice(shard.start, len(shard))
     tallies = count_shard(
         rows, run.roots, workers=run.parameters.workers or os.cpu_count() or 1,
         max_pixels=run.parameters.max_pixels, on_batch=on_batch,
@@ -124,7 +105,7 @@ def count_images(
         run=run.run,
         part=run.table.write_part(build_rows(tallies), key=shard.key),
         counts={"done": len(rows) - rejected, "rejected": rejected},
-        retry=any(reason in _RETRIED and (status, reason) not in ingested for _, _, status, reason in tallies),
+        retry=any(reason in RETRIED_REASONS and (status, reason) not in ingested for _, _, status, reason in tallies),
     )
     run.table.receipts.write(receipt)
     return receipt

@@ -20,7 +20,7 @@ def draw_bars(title: str, counts: Sequence[int], low: str, high: str) -> str:
         f'height="{room * count / top:.1f}"><title>{count:,}</title></rect>'
         for place, count in enumerate(counts)
     )
-    return _frame(title, f'<g fill="var(--bar)">{bars}</g>', low, high, f"{top:,}")
+    return draw_frame(title, f'<g fill="var(--bar)">{bars}</g>', low, high, f"{top:,}")
 
 
 def draw_channels(counts: Mapping[str, Sequence[int]]) -> str:
@@ -33,10 +33,11 @@ def draw_channels(counts: Mapping[str, Sequence[int]]) -> str:
             f"{value * WIDTH / 255:.1f},{TOP + room * (1 - count / top):.1f}" for value, count in enumerate(values)
         )
         lines.append(f'<polyline fill="none" stroke="{_COLOURS[channel]}" stroke-width="1.3" points="{points}"/>')
-    return _frame("pixel values by channel", "".join(lines), "0", "255", f"{top:,} pixels")
+    return draw_frame("pixel values by channel", "".join(lines), "0", "255", f"{top:,} pixels")
 
 
-def _frame(title: str, drawing: str, low: str, high: str, top: str) -> str:
+def draw_frame(title: str, drawing: str, low: str, high: str, top: str) -> str:
+    """Return a drawing above a line, with the values at its ends below and the highest one above."""
     line = HEIGHT - BOTTOM
     return (
         f'<figure class="plot"><svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(title)}">'

@@ -115,7 +115,7 @@ def _count_batch(rows: Sequence[dict[str, Any]], roots: Mapping[str, str], max_p
 
 
 def _read(row: dict[str, Any], root: str, max_pixels: int) -> Pixels:
-    if row["width"] * row["height"] > max_pixels:
+    if row["width"] is not None and row["width"] * row["height"] > max_pixels:
         raise RejectedImage(Reason.TOO_MANY_PIXELS, f"more than {max_pixels} pixels")
     data = read_ingested(join_location(root, row["uri"]), size=row["bytes"], sha256=row["sha256"])
     return decode_ingested(data, format=row["format"], mode=row["mode"], max_pixels=max_pixels)

@@ -36,6 +36,30 @@ def test_bootstrap_twice_from_anywhere_leaves_one_of_each(server, tmp_path, root
     assert names.count("labelmill: end zombie runs") == 1
 
 
+def test_bootstrap_again_keeps_what_an_operator_paused_resumed_and_scheduled(server):
+    def read(name):
+        return server.call("GET", f"/deployments/name/{name}")
+
+    def schedules(name):
+        return sorted(
+            (made["slug"] or "", made["active"], made["schedule"]["cron"]) for made in read(name)["schedules"]
+        )
+
+    server.run("bootstrap.py")
+    pipeline, relabel = "imagenet-pipeline/imagenet-pipeline", "relabel/relabel-imagenet"
+    assert schedules(pipeline) == [("nightly", False, "0 2 * * *")]
+    found = read(pipeline)
+    nightly = found["schedules"][0]["id"]
+    server.call("PATCH", f"/deployments/{found['id']}/schedules/{nightly}", {"active": True})
+    added = [{"schedule": {"cron": "0 5 * * *"}, "active": True, "parameters": {"store": "/data/other"}}]
+    server.call("POST", f"/deployments/{found['id']}/schedules", added)
+    server.call("POST", f"/deployments/{read(relabel)['id']}/pause_deployment")
+    assert "kept: pauses and schedules of 2 deployments" in server.run("bootstrap.py")
+    assert schedules(pipeline) == [("", True, "0 5 * * *"), ("nightly", True, "0 2 * * *")]
+    assert {"store": "/data/other"} in [made["parameters"] for made in read(pipeline)["schedules"]]
+    assert (read(pipeline)["paused"], read(relabel)["paused"]) == (False, True)
+
+
 def test_bootstrap_a_pool_of_another_type_is_refused_and_named(server):
     if not server.call("POST", "/work_pools/filter", {"work_pools": {"name": {"any_": ["gpu"]}}}):
         server.call("POST", "/work_pools/", {"name": "gpu", "type": "process"})

@@ -55,7 +55,7 @@ def test_compose_each_waits_for_what_it_needs(services):
     assert all("healthcheck" in services[name] for name in ("database", "server", "worker"))
 
 
-def test_compose_worker_has_gpus_the_documented_folders_and_one_run_at_a_time(services):
+def test_compose_worker_has_gpus_the_documented_folders_and_as_many_runs_as_set(services):
     worker = services["worker"]
     [device] = worker["deploy"]["resources"]["reservations"]["devices"]
     assert (device["driver"], device["capabilities"]) == ("nvidia", ["gpu"])
@@ -63,7 +63,7 @@ def test_compose_worker_has_gpus_the_documented_folders_and_one_run_at_a_time(se
     assert folders.keys() == {"/data/store", "/data/imagenet"}
     assert folders["/data/imagenet"]["read_only"] is True
     assert all(volume["bind"] == {"create_host_path": False} for volume in folders.values())
-    assert worker["command"][worker["command"].index("--limit") + 1] == "1"
+    assert worker["command"][worker["command"].index("--limit") + 1] == "${LABELMILL_WORKER_RUNS:-1}"
 
 
 def test_compose_only_the_server_listens_and_only_to_this_machine_by_default(services):

@@ -8,6 +8,7 @@ import urllib.error
 from pathlib import Path
 
 import pytest
+import yaml
 
 IMAGE = "registry.example.org/labelmill:0.1.0"
 KUBERNETES_VERSION = "1.34"
@@ -146,3 +147,14 @@ def test_template_every_placeholder_is_a_variable_and_every_variable_is_used(tem
     text = json.dumps(template["job_configuration"])
     used = {part.split("}}")[0].strip() for part in text.split("{{")[1:]}
     assert used == set(template["variables"]["properties"])
+
+
+def test_bootstrap_job_fits_the_schema_and_takes_the_password_from_the_secret(root):
+    job = yaml.safe_load((root / "deploy" / "kubernetes" / "bootstrap-job.yaml").read_text())
+    only = container(job)
+    values = {variable["name"]: variable.get("value", variable.get("valueFrom")) for variable in only["env"]}
+    assert values["PREFECT_API_AUTH_STRING"] == {"secretKeyRef": {"name": "prefect-auth", "key": "auth-string"}}
+    assert f"--image={only['image']}" in only["args"]
+    assert (root / only["args"][1]).is_file()
+    validator = pytest.importorskip("kubernetes_validate", reason="kubernetes-validate is not installed")
+    validator.validate(job, KUBERNETES_VERSION, strict=True)

@@ -1,6 +1,8 @@
 """Deployments by their own names alone: which command lines are meant, and what is said when there is no server."""
 
+import ssl
 import sys
+import urllib.error
 from types import SimpleNamespace
 
 import anyio
@@ -40,6 +42,14 @@ def test_setup_environment_without_a_server_says_so_in_one_line(monkeypatch, cap
     err = capsys.readouterr().err
     assert err.startswith(f"labelmill: {said}")
     assert err.count("\n") == 1
+
+
+def test_why_no_answer_a_certificate_that_only_prefect_knows_is_for_prefect_to_judge(monkeypatch):
+    def refuse(*args, **kwargs):
+        raise urllib.error.URLError(ssl.SSLCertVerificationError("self-signed certificate in certificate chain"))
+
+    monkeypatch.setattr(deployment_names.urllib.request, "urlopen", refuse)
+    assert deployment_names._why_no_answer("https://prefect.example.org/api") is None
 
 
 class Client:

@@ -17,11 +17,11 @@ from labelmill.tasks.store.verify import verify_version
 
 
 @pytest.fixture
-def run(run_cli):
+def run(run_apart):
     """Run `labelmill run …` to its end; return exit code, the outcome's lines by name, and standard error."""
 
     def show(*options):
-        code, out, err = run_cli(*options)
+        code, out, err = run_apart("run", *options)
         return code, dict(re.findall(r"^ +(\S.*?)  +(.*)$", out, re.MULTILINE)), err
 
     return show

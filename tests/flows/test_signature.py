@@ -27,8 +27,10 @@ GIVEN = {
     "episodes": {"store": "/s", "dataset": "pets"},
     "domains": {"store": "/s", "dataset": "pets", "other": "zoo"},
     "find-leaks": {"store": "/s", "tables": "pets.splits"},
+    "augment": {"store": "/s", "dataset": "pets"},
     "statistics": {"store": "/s", "dataset": "pets"},
     "rename": {"source": "/i"},
+    "anchors": {"store": "/s", "dataset": "coco"},
 }
 
 

@@ -19,6 +19,7 @@ from labelmill.schemas.parameters import RenameParameters
         ("plain", "at least one field"),
         ("../{index}", "stays below the source"),
         ("{index:0300d}", "at most 255 bytes"),
+        ("{index:9999999999d}", "width of {index:9999999999d}: a name has at most 255 bytes"),
         ("{index}\0", "expected a name"),
     ],
 )

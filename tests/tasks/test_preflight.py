@@ -7,11 +7,14 @@ import pytest
 from labelmill.schemas.errors import BadInput, NotInStore
 from labelmill.schemas.images import IMAGES_SCHEMA
 from labelmill.schemas.parameters import (
+    ExportParameters,
     ImagenetPipelineParameters,
     IngestFolderParameters,
     IngestImagenetParameters,
     IngestParameters,
     RelabelParameters,
+    RenameParameters,
+    StatisticsParameters,
 )
 from labelmill.tasks.lineage import make_lineage
 from labelmill.tasks.preflight import check_parameters, refuse_store_in_source
@@ -47,7 +50,7 @@ def test_check_parameters_usable_folders_pass_and_nothing_is_made(folder, kind, 
     ("source", "words"),
     [
         ("gone", "No such file"),
-        ("file", "Not a directory"),
+        ("file", "neither a tar nor a zip"),
         ("file/below", "Not a directory"),
         ("link", "No such file"),
         ("locked", "Permission denied"),
@@ -152,4 +155,34 @@ def test_check_parameters_of_a_pipeline_looks_for_the_weights_before_the_ingest(
         source=str(tmp_path / "train"), store=str(tmp_path / "store"), teacher="resnet18", weights="/no/such.pth"
     )
     with pytest.raises(BadInput, match=r"weights: no such file: /no/such\.pth"):
+        check_parameters(parameters)
+
+
+@pytest.mark.parametrize(
+    ("report", "words"),
+    [("teacher.pth/page.html", "report: expected a folder, found something else"), (".", r"report: .* is a folder")],
+)
+def test_check_parameters_statistics_report_that_could_not_be_written_is_refused(store, report, words):
+    parameters = StatisticsParameters(store=str(store), dataset="pets", report=str(store.parent / report))
+    with pytest.raises(BadInput, match=words):
+        check_parameters(parameters)
+
+
+def test_check_parameters_export_into_the_store_is_refused(store):
+    parameters = ExportParameters(store=str(store), dataset="pets", format="csv", out=f"{store}/out")
+    with pytest.raises(BadInput, match=r"out: .* lies in the store"):
+        check_parameters(parameters)
+
+
+def test_check_parameters_dry_run_of_a_rename_needs_no_permission_to_write(folder):
+    given = {"source": str(folder / "full"), "template": "{index}{ext}"}
+    check_parameters(RenameParameters(**given, dry_run=True))
+    with pytest.raises(BadInput, match="source: no permission"):
+        check_parameters(RenameParameters(**given))
+
+
+def test_check_parameters_archive_in_a_bucket_is_refused_with_what_to_do(folder, monkeypatch):
+    monkeypatch.setattr("labelmill.tasks.preflight.holds_files", lambda source: False)
+    parameters = IngestFolderParameters(source="s3://pictures/train.zip", store=str(folder / "store"), dataset="pets")
+    with pytest.raises(BadInput, match=r"source: .* an archive is read in a folder, not in a bucket"):
         check_parameters(parameters)

@@ -1,7 +1,6 @@
 """Extraction: what is written is what is in the archive; what could do harm is counted."""
 
 import hashlib
-import io
 import os
 import tarfile
 import zipfile
@@ -10,19 +9,12 @@ from types import SimpleNamespace
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.tasks.tar_files import add
 
 from labelmill.schemas.errors import BadInput
 from labelmill.schemas.parameters import ExtractParameters
 from labelmill.tasks.archives.job import check_digests, extract_members, prepare_extract
 from labelmill.tasks.written.file_tree import FileTree
-
-
-def add(tar, name, data=b"", **fields):
-    info = tarfile.TarInfo(name)
-    info.size = len(data)
-    for field, value in fields.items():
-        setattr(info, field, value)
-    tar.addfile(info, io.BytesIO(data))
 
 
 def extract(source, out, **options):

@@ -115,3 +115,13 @@ def test_ingest_voc_annotation_that_cannot_be_read_leaves_its_image(dataset, wri
 def test_ingest_voc_folder_of_another_form_is_refused(dataset):
     with pytest.raises(BadInput, match="expected VOC's folder with Annotations/ and JPEGImages/"):
         ingest(dataset, dataset.images)
+
+
+@pytest.mark.parametrize("image_set", [None, "train"])
+def test_ingest_voc_of_two_files_with_one_stem_boxes_belong_to_the_named_one(dataset, write_voc, image_set):
+    root = write_voc({"a": annotation(thing(), file_name="a.jpg")}, ("a",), {"train": "a\n"})
+    (root / "JPEGImages/a.png").write_bytes(make_jpeg())
+    ingest(dataset, root, image_set=image_set)
+    assert [row["image_id"] for row in dataset.rows("boxes")] == ["a.jpg"]
+    listed = {row["image_id"]: row["labels"] for row in dataset.rows("images")}
+    assert listed == ({"a.jpg": [0]} if image_set else {"a.jpg": [0], "a.png": []})

@@ -11,6 +11,7 @@ from tests.tasks.annotated_dataset import Dataset, make_jpeg
 
 from labelmill.schemas.errors import BadInput
 from labelmill.schemas.parameters import IngestYoloParameters
+from labelmill.tasks.boxes.read_small_files import list_below
 from labelmill.tasks.boxes.yolo import parse_line
 from labelmill.tasks.boxes.yolo_layout import find_yolo
 
@@ -182,3 +183,48 @@ def test_yolo_of_real_boxes_comes_back(dataset, sample_data):
         assert [parse_line(line).box for line in back.splitlines()] == [
             parse_line(line).box for line in text.splitlines()
         ]
+
+
+def test_list_below_links_that_lead_back_up_are_not_followed_without_end(tmp_path):
+    (tmp_path / "labels" / "deep").mkdir(parents=True)
+    (tmp_path / "labels" / "deep" / "a.txt").write_text("")
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "b.TXT").write_text("")
+    for number in range(3):
+        (tmp_path / "labels" / "deep" / f"up{number}").symlink_to("..")
+    (tmp_path / "labels" / "linked").symlink_to("../elsewhere")
+    assert list_below(tmp_path / "labels", ".txt") == ["deep/a.txt", "linked/b.TXT"]
+
+
+def test_ingest_yolo_label_file_of_two_images_belongs_to_neither(dataset):
+    root = write_yolo(dataset.folder, {"a": "0 0.5 0.5 0.2 0.2\n", "b": "1 0.5 0.5 0.2 0.2\n"})
+    (root / "images/train/a.png").write_bytes(make_jpeg())
+    ingest(dataset, root)
+    assert [(row["image_id"], row["flags"]) for row in dataset.rows("boxes")] == [
+        (None, ["no_image_size", "ambiguous_image"]),
+        ("b.jpg", []),
+    ]
+    labels = {row["image_id"]: row["labels"] for row in dataset.rows("images")}
+    assert labels == {"a.jpg": [], "a.png": [], "b.jpg": [1]}
+
+
+def test_ingest_yolo_classes_txt_beside_the_labels_is_no_label_file(dataset):
+    root = write_yolo(dataset.folder, {"a": "0 0.5 0.5 0.2 0.2\n"})
+    (root / "labels/train/classes.txt").write_text("cat\ndog\n")
+    assert ingest(dataset, root).counts == {"boxes": 1, "valid": 1}
+
+
+@pytest.mark.parametrize(
+    ("text", "category"),
+    [("0.0", 0), ("1.000000e+01", 10), ("1.5", None), ("-1", -1), ("nan", None), ("1e400", None), ("٣", None)],
+)
+def test_parse_line_class_is_a_whole_number_however_it_is_written(text, category):
+    assert parse_line(f"{text} 0.5 0.5 0.1 0.1").category == category
+
+
+def test_export_yolo_data_yaml_is_found_from_anywhere(dataset):
+    ingest(dataset, write_yolo(dataset.folder, {"a": "0 0.5 0.5 0.2 0.2\n"}))
+    dataset.export("yolo")
+    assert "path" not in yaml.safe_load((dataset.folder / "out/data.yaml").read_text())
+    layout = find_yolo(str(dataset.folder / "out"), "train", None)
+    assert layout.images == dataset.folder / "out/images/train"

@@ -6,6 +6,7 @@ import tarfile
 import zipfile
 
 import pytest
+from tests.tasks.tar_files import add
 
 from labelmill.schemas.errors import BadInput
 from labelmill.schemas.images import Reason
@@ -14,17 +15,10 @@ from labelmill.tasks.containers.zip_members import list_zip
 from labelmill.tasks.images.read_bytes import read_bytes
 from labelmill.tasks.images.rejected_image import RejectedImage
 from labelmill.tasks.ingest.list_files import FileKind
+from labelmill.tasks.ingest.sources import list_source
 from labelmill.tasks.store import open_store
 
 FILES = {"n01440764/a.JPEG": b"first" * 100, "n01440764/b b.JPEG": b"", "n01443537/ü\n.JPEG": b"x" * 5000}
-
-
-def add(tar, name, data=b"", **fields):
-    info = tarfile.TarInfo(name)
-    info.size = len(data)
-    for field, value in fields.items():
-        setattr(info, field, value)
-    tar.addfile(info, io.BytesIO(data))
 
 
 def make_tar(path, files, **options):
@@ -234,3 +228,49 @@ def test_ingest_of_an_archive_that_was_rewritten_reads_it_again(tmp_path, make_i
     assert {row["status"] for row in rows} == {"done"}
     for row in rows:
         read_bytes(f"{tmp_path}/{row['uri']}", max_bytes=10**6)
+
+
+def test_list_tar_a_damaged_tar_in_it_is_an_entry_beside_the_others(tmp_path):
+    whole = io.BytesIO()
+    with tarfile.open(fileobj=whole, mode="w") as inner:
+        add(inner, "a.jpg", b"a" * 600)
+        add(inner, "b.jpg", b"b" * 600)
+    files = {
+        "cats.tar": whole.getvalue(),
+        "cut.tar": whole.getvalue()[:1700],
+        "odd.tar": b"no tar " * 300,
+        "z.jpg": b"z",
+    }
+    listed = list_tar(make_tar(tmp_path / "outer.tar", files))
+    rejected = {member.path: member.rejected[0] for member in listed if member.rejected}
+    assert rejected == {"cut.tar": Reason.CORRUPT, "odd.tar": Reason.CORRUPT}
+    assert [m.path for m in listed if not m.rejected] == ["cats/a.jpg", "cats/b.jpg", "cut/a.jpg", "z.jpg"]
+
+
+def test_list_source_of_an_archive_counts_members_that_later_ones_hide(tmp_path):
+    with tarfile.open(tmp_path / "two.tar", "w") as tar:
+        for data in (b"first", b"second", b"third"):
+            add(tar, "a.jpg", data)
+    listing = list_source(str(tmp_path / "two.tar"))
+    assert (len(listing.files), listing.repeated) == (1, 2)
+    assert read_bytes(f"{tmp_path}/{listing.files[0].uri}", max_bytes=10) == b"third"
+
+
+def test_list_source_of_a_damaged_archive_names_the_parameter(tmp_path):
+    path = make_tar(tmp_path / "cut.tar", FILES)
+    os.truncate(path, 3000)
+    with pytest.raises(BadInput, match=r"source: .*cut\.tar: not a tar that can be read"):
+        list_source(path)
+
+
+@pytest.mark.parametrize("damage", ["cut in a header", "cut before a header", "a header overwritten"])
+def test_list_tar_that_ends_at_a_header_is_refused_not_shortened(tmp_path, damage):
+    path = make_tar(tmp_path / "some.tar", {f"{n}.jpg": b"x" * 600 for n in range(3)})
+    if damage == "a header overwritten":
+        with open(path, "r+b") as file:
+            file.seek(1536)  # of the second member
+            file.write(b"\xff" * 512)
+    else:
+        os.truncate(path, 1536 + (100 if damage == "cut in a header" else 0))
+    with pytest.raises(BadInput, match="neither a member nor the end mark at byte 1536"):
+        list_tar(path)

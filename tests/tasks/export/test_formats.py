@@ -17,6 +17,8 @@ from tests.tasks.annotated_dataset import Dataset, make_jpeg
 from labelmill.schemas.errors import BadInput, NotInStore
 from labelmill.schemas.parameters import IngestFolderParameters
 from labelmill.tasks.export import web_dataset
+from labelmill.tasks.export.out_folder import hold_folder
+from labelmill.tasks.store.files import temporary_beside
 
 COUNTS = {"cat": 5, "dog/big": 3}
 
@@ -290,3 +292,39 @@ def test_imagefolder_names_never_fall_together(content):
         written = [path for path in (dataset.folder / "out" / "train").rglob("*") if path.is_symlink()]
         assert len(written) == len(content)
         assert all(len(path.relative_to(dataset.folder / "out" / "train").parts) == 2 for path in written)
+
+
+def test_export_coco_of_an_older_boxes_version_says_what_its_own_source_said(dataset):
+    (dataset.images / "a.jpg").write_bytes(make_jpeg())
+    said = [
+        {
+            "images": [{"id": number, "file_name": "a.jpg", "width": 40, "height": 30, "license": number}],
+            "annotations": [{"id": 1, "image_id": number, "category_id": 1, "bbox": [1, 2, 3, 4]}],
+            "categories": [{"id": 1, "name": "cat"}],
+        }
+        for number in (7, 8)
+    ]
+    for content in said:
+        dataset.ingest_coco(content)
+    for number, content in enumerate(said, start=1):
+        dataset.export("coco", f"out{number}", boxes_version=number)
+        assert json.loads((dataset.folder / f"out{number}/annotations/instances_train.json").read_text()) == content
+
+
+@pytest.mark.parametrize("form", ["csv", "imagefolder", "webdataset"])
+def test_export_again_removes_the_unfinished_files_of_a_killed_one(pets, form):
+    out = pets.folder / "out"
+    pets.export(form, images="copy")
+    whole = files_below(out)
+    with temporary_beside(out / "one.jpg") as temporary:
+        name = temporary.name  # a killed process leaves it
+    for place in {path.parent for path in out.rglob("*")}:
+        (place / name).write_bytes(b"half a picture")
+    pets.export(form, images="copy")
+    assert files_below(out) == whole
+
+
+def test_export_into_a_folder_that_another_export_holds_is_refused(pets):
+    first = pets.export("csv")
+    with hold_folder(first.out), pytest.raises(BadInput, match="another export is at work"):
+        pets.export("csv")

@@ -101,3 +101,18 @@ def test_ingest_table_without_labels_needs_no_column_for_them(two):
 def test_ingest_table_parquet_that_is_none_is_refused(two):
     with pytest.raises(BadInput, match="not a Parquet file"):
         two.ingest_table("path,label\n", "labels.parquet")
+
+
+def test_ingest_table_takes_an_exported_csv_with_whole_paths(two):
+    two.ingest_table(f"path,label\n{two.images}/a.jpg,dog\n./b.jpg,cat\n/elsewhere/c.jpg,cat\n")
+    assert labels_of(two) == {"/elsewhere/c.jpg": 0, "a.jpg": 1, "b.jpg": 0}
+    assert {row["reason"] for row in two.rows("images")} == {None, "bad_name"}
+    two.export("csv")
+    again = two.ingest_table((two.folder / "out/train.csv").read_text(), split="again", id_prefix="again/")
+    assert again.rows == 5
+    assert {row["reason"] for row in two.rows("images") if row["split"] == "again"} == {None}
+
+
+def test_ingest_table_of_a_column_given_twice_is_refused(two):
+    with pytest.raises(BadInput, match=r"table: .* has several columns 'path'"):
+        two.ingest_table("path,path,label\na.jpg,b.jpg,dog\n")

@@ -1,5 +1,6 @@
 """A GPU for one run alone: held by a lock that ends with its process, however it ends."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -53,6 +54,20 @@ def test_lease_gpu_of_a_killed_process_is_free_again(hold):
 def test_lease_gpu_twice_in_a_process_gives_the_same(hold):
     assert [lease_gpu.lease_gpu(["a", "b"]) for _ in range(2)] == [0, 0]
     assert hold("a", "b")[1] == 1
+
+
+def test_lease_gpu_leaves_a_file_that_others_may_open_and_no_cleaner_takes(hold, tmp_path):
+    before = os.umask(0o077)
+    try:
+        lease_gpu.lease_gpu(["a"])
+    finally:
+        os.umask(before)
+    (lock,) = tmp_path.glob("*.lock")
+    assert lock.stat().st_mode & 0o777 == 0o644
+    os.close(lease_gpu._held.pop("a"))
+    os.utime(lock, (0, 0))
+    lease_gpu.lease_gpu(["a"])
+    assert lock.stat().st_mtime > 0
 
 
 def test_lease_gpu_while_all_are_held_waits_until_asked_to_stop(hold, asked_to_stop):
