@@ -1,0 +1,1 @@
+"""What teachers say of whole images, as a table."""
