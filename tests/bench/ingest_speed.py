@@ -21,7 +21,7 @@ from PIL import Image
 
 from labelmill.schemas.parameters import IngestFolderParameters
 from labelmill.tasks.ingest.job import commit_ingest, ingest_chunk, prepare_folder
-from labelmill.tasks.ingest.readers import open_readers
+from labelmill.tasks.ingest.readers import Readers
 
 PICTURES = 64
 FILES_IN_A_FOLDER = 1000
@@ -57,9 +57,10 @@ def users_script(folder: Path) -> int:
 
 def ingest(folder: Path, store: Path) -> int:
     """Ingest as the flow does; return the number of rows."""
-    run = prepare_folder(IngestFolderParameters(source=str(folder), store=str(store), dataset="small"))
-    with open_readers(run.settings.root, files=run.files_to_read, workers=0) as read:
-        receipts = [ingest_chunk(run, chunk, read=read) for chunk in run.chunks]
+    parameters = IngestFolderParameters(source=str(folder), store=str(store), dataset="small")
+    with Readers(workers=parameters.workers) as readers:
+        run = prepare_folder(parameters, on_expected=readers.expect)
+        receipts = [ingest_chunk(run, chunk, read=readers.find_facts) for chunk in run.chunks]
     return commit_ingest(run, receipts).rows
 
 
