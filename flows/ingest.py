@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 from prefect import task
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from labelmill.tasks.ingest.chunks import Chunk
     from labelmill.tasks.ingest.facts import FindFacts
     from labelmill.tasks.ingest.job import IngestRun
+    from labelmill.tasks.ingest.readers import Readers
     from labelmill.tasks.store.receipts import Receipt
 
 
@@ -31,18 +33,22 @@ if TYPE_CHECKING:
 def ingest_imagenet(parameters: IngestImagenetParameters) -> Outcome:
     """Ingest ImageNet: a tree of wnid folders, or the flat validation folder with the devkit's ground truth."""
     from labelmill.tasks.ingest.job import prepare_imagenet
+    from labelmill.tasks.ingest.readers import Readers
 
     started = time.monotonic()
-    return ingest_run(prepare_imagenet(parameters), started)
+    with Readers(workers=parameters.workers) as readers:
+        return ingest_run(prepare_imagenet(parameters, on_expected=readers.expect), started, readers=readers)
 
 
 @define_flow("ingest-folder", IngestFolderParameters, run_name="ingest-folder {dataset} {split}")
 def ingest_folder(parameters: IngestFolderParameters) -> Outcome:
     """Ingest any tree of image files; the first folder below the source is the label."""
     from labelmill.tasks.ingest.job import prepare_folder
+    from labelmill.tasks.ingest.readers import Readers
 
     started = time.monotonic()
-    return ingest_run(prepare_folder(parameters), started)
+    with Readers(workers=parameters.workers) as readers:
+        return ingest_run(prepare_folder(parameters, on_expected=readers.expect), started, readers=readers)
 
 
 @define_flow("ingest-table", IngestTableParameters, run_name="ingest-table {dataset} {split}")
@@ -76,27 +82,31 @@ def ingest_run(
     *,
     check: Callable[[], None] = lambda: None,
     facts: Mapping[str, str] | None = None,
+    readers: Readers | None = None,
 ) -> Outcome:
     """Do what a prepared ingest has to do and commit it; `check` raises when the source is no longer what it was."""
-    version, worked = ingest_images(run, check=check)
+    version, worked = ingest_images(run, check=check, readers=readers)
     return describe_ingest(run, version, worked, time.monotonic() - started, facts)
 
 
-def ingest_images(run: IngestRun, *, check: Callable[[], None] = lambda: None) -> tuple[Version, int]:
+def ingest_images(
+    run: IngestRun, *, check: Callable[[], None] = lambda: None, readers: Readers | None = None
+) -> tuple[Version, int]:
     """Do a prepared ingest; return the version of the images table, and how many files this run worked on."""
     from labelmill.tasks.ingest.job import commit_ingest
-    from labelmill.tasks.ingest.readers import open_readers
+    from labelmill.tasks.ingest.readers import Readers
 
     meter = ProgressMeter("files", run.files_to_read)
     found = {chunk.number: run.table.receipts.find(chunk.key, run=run.run) for chunk in run.chunks}
     left = sum(len(chunk.files) for chunk in run.chunks if not found[chunk.number])
     receipts = []
     of = f"{run.parameters.dataset} {run.parameters.split}"
-    with open_readers(run.settings.root, files=left, workers=run.parameters.workers) as read:
+    with nullcontext(readers) if readers else Readers(workers=run.parameters.workers) as opened:
+        opened.expect(run.settings.root, left)
         for chunk in run.chunks:
             receipt = found[chunk.number]
             if receipt is None:
-                receipt = _ingest_chunk(of, chunk.number, untracked((run, chunk, read, meter)))
+                receipt = _ingest_chunk(of, chunk.number, untracked((run, chunk, opened.find_facts, meter)))
             else:
                 meter.add(reused=len(chunk.files), rejected=receipt.counts["rejected"])
             receipts.append(receipt)

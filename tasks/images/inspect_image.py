@@ -38,6 +38,11 @@ def inspect_image(path: str | os.PathLike[str], *, max_pixels: int, max_bytes: i
         data = read_bytes(path, max_bytes=max_bytes)
     except RejectedImage as rejection:
         return ImageFacts(status=Status.REJECTED, reason=rejection.reason, detail=rejection.detail)
+    return inspect_bytes(data, max_pixels=max_pixels)
+
+
+def inspect_bytes(data: bytes, *, max_pixels: int) -> ImageFacts:
+    """Return the facts of an encoded image, as `inspect_image` does of a file."""
     plain = read_plain_jpeg(data)
     if plain is not None and plain.width * plain.height <= max_pixels:
         return ImageFacts(

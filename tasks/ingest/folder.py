@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 from labelmill.schemas.classes import WNID_PATTERN, ClassList, ClassName
 from labelmill.tasks.ingest.labels import SourceLabels
@@ -27,8 +28,13 @@ def label_nothing(files: Sequence[ListedFile]) -> SourceLabels:
 
 def _first_folder(file: ListedFile) -> str | None:
     folder, slash, _ = file.path.partition("/")
+    if slash and file.kind is FileKind.FILE:
+        return _name_class(folder)
     if file.kind in (FileKind.OUTSIDE, FileKind.BAD_KEY):  # its first folder is none below the source
         return None
-    if folder.startswith(".") or not (slash or file.kind is FileKind.UNREADABLE_FOLDER):
-        return None
-    return as_text(folder)
+    return _name_class(folder) if slash or file.kind is FileKind.UNREADABLE_FOLDER else None
+
+
+@lru_cache(maxsize=1024)
+def _name_class(folder: str) -> str | None:
+    return None if folder.startswith(".") else as_text(folder)

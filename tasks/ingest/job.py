@@ -68,23 +68,31 @@ class IngestRun:
         return sum(len(chunk.files) for chunk in self.chunks)
 
 
+OnExpected = Callable[[str, int], None]
+"""Is told (root, files) before it is clear which files are to be read: about how many, and below what."""
+
+
+def ignore_expected(root: str, files: int) -> None:
+    """Take no notice."""
+
+
 @pause_collection()
-def prepare_imagenet(parameters: IngestImagenetParameters) -> IngestRun:
+def prepare_imagenet(parameters: IngestImagenetParameters, *, on_expected: OnExpected = ignore_expected) -> IngestRun:
     """List ImageNet's files and find out what is new; raise BadInput when the source is not what was expected."""
     devkit = read_devkit(parameters.devkit) if parameters.devkit else None
     listing = _list(parameters, find_imagenet_root(parameters.source, parameters.split))
     labels = label_imagenet(listing.files, devkit=devkit)
     if parameters.real:
         labels = replace(labels, several=read_real(parameters.real, listing.files, devkit))
-    return prepare_ingest("ingest-imagenet", parameters, listing, labels)
+    return prepare_ingest("ingest-imagenet", parameters, listing, labels, on_expected=on_expected)
 
 
 @pause_collection()
-def prepare_folder(parameters: IngestFolderParameters) -> IngestRun:
+def prepare_folder(parameters: IngestFolderParameters, *, on_expected: OnExpected = ignore_expected) -> IngestRun:
     """List a plain tree's files and find out what is new; raise BadInput when the source is not what was expected."""
     label = label_by_folder if parameters.labels == "folder" else label_nothing
     listing = _list(parameters, parameters.source)
-    return prepare_ingest("ingest-folder", parameters, listing, label(listing.files))
+    return prepare_ingest("ingest-folder", parameters, listing, label(listing.files), on_expected=on_expected)
 
 
 def _list(parameters: IngestParameters, source: str) -> Listing:
@@ -93,7 +101,14 @@ def _list(parameters: IngestParameters, source: str) -> Listing:
     return list_source(source)
 
 
-def prepare_ingest(flow: str, parameters: IngestSettings, listing: Listing, found: SourceLabels) -> IngestRun:
+def prepare_ingest(
+    flow: str,
+    parameters: IngestSettings,
+    listing: Listing,
+    found: SourceLabels,
+    *,
+    on_expected: OnExpected = ignore_expected,
+) -> IngestRun:
     """Find out what of a listing is new in the dataset, given the labels of its files in the same order.
 
     Raises BadInput when ids or classes do not fit the dataset's.
@@ -112,6 +127,7 @@ def prepare_ingest(flow: str, parameters: IngestSettings, listing: Listing, foun
     )  # fmt: skip
     columns = ["split", *COMPARED_COLUMNS]
     rows = table.read(latest, columns) if latest else IMAGES_SCHEMA.empty_table().select(columns)
+    on_expected(root, len(files) - len(rows))
     ids = make_image_ids(files, id_prefix=parameters.id_prefix)
     plan = _plan(parameters, ids, files, labels, rows, settings)
     refuse_replaced_split(plan, latest, dataset=parameters.dataset, split=parameters.split, root=root)

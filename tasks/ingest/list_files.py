@@ -131,30 +131,32 @@ def sort_by_bytes(files: list[ListedFile]) -> list[ListedFile]:
 
 
 def _read_folder(folder: _Folder) -> Iterator[ListedFile | _Folder]:
+    prefix, plain = folder.prefix, is_text(folder.prefix)
     try:
         with os.scandir(folder.full) as entries:
             for entry in entries:
-                yield _look(entry, folder)
+                try:
+                    found = entry.stat()
+                except OSError as error:
+                    yield ListedFile(prefix + entry.name, None, None, _explain(entry, error))
+                    continue
+                if stat.S_ISREG(found.st_mode):
+                    name = entry.name
+                    kind = FileKind.FILE if plain and is_text(name) else FileKind.BAD_NAME
+                    yield ListedFile(prefix + name, found.st_size, found.st_mtime_ns, kind)
+                else:
+                    yield _look_at_other(entry, found, folder)
     except OSError:
-        yield ListedFile(
-            path=folder.prefix.rstrip("/") or ".", size=None, mtime_ns=None, kind=FileKind.UNREADABLE_FOLDER
-        )
+        yield ListedFile(prefix.rstrip("/") or ".", None, None, FileKind.UNREADABLE_FOLDER)
 
 
-def _look(entry: os.DirEntry[str], folder: _Folder) -> ListedFile | _Folder:
+def _look_at_other(entry: os.DirEntry[str], found: os.stat_result, folder: _Folder) -> ListedFile | _Folder:
     path = folder.prefix + entry.name
-    try:
-        found = entry.stat()
-    except OSError as error:
-        return ListedFile(path=path, size=None, mtime_ns=None, kind=_explain(entry, error))
-    if stat.S_ISREG(found.st_mode):
-        kind = FileKind.FILE if is_text(path) else FileKind.BAD_NAME
-        return ListedFile(path=path, size=found.st_size, mtime_ns=found.st_mtime_ns, kind=kind)
     if not stat.S_ISDIR(found.st_mode):
-        return ListedFile(path=path, size=None, mtime_ns=None, kind=FileKind.NOT_A_FILE)
+        return ListedFile(path, None, None, FileKind.NOT_A_FILE)
     identity = (found.st_dev, found.st_ino)
     if identity in folder.above:
-        return ListedFile(path=path, size=None, mtime_ns=None, kind=FileKind.LOOP)
+        return ListedFile(path, None, None, FileKind.LOOP)
     return _Folder(entry.path, path + "/", (*folder.above, identity))
 
 

@@ -6,9 +6,9 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import fields, replace
 from queue import SimpleQueue
 
@@ -16,35 +16,39 @@ import pyarrow as pa
 
 from labelmill.schemas.errors import WorkFailed
 from labelmill.schemas.locations import is_object_url
-from labelmill.tasks.ingest.facts import FILES_PER_STEP, FactsRequest, FindFacts, find_facts
+from labelmill.tasks.ingest.facts import FILES_PER_STEP, FactsRequest, find_facts
 
 _FILES_WORTH_PROCESSES = 8_000
 """A process takes half a second of a core to start, in which a thread reads about as many small files."""
 
 
-@contextmanager
-def open_readers(root: str, *, files: int, workers: int) -> Iterator[FindFacts]:
-    """Give what finds facts of many files below `root`: processes where these are worth their start, else threads.
+class Readers:
+    """What finds facts of files: processes where there are enough files to be worth their start, else threads.
 
-    Zero `workers` are one for each core, or four for a bucket, which is waited for.
+    Zero `workers` are one for each core, in threads four. Give `find_facts` to whatever reads; `expect` may be called
+    as soon as it is known how much that will be, so that the processes start meanwhile.
     """
-    cores = os.cpu_count() or 1
-    if is_object_url(root) or files < _FILES_WORTH_PROCESSES:
-        yield find_facts
-        return
-    processes = [_Reader() for _ in range(min(workers or cores, cores))]
-    try:
-        yield _Readers(processes, threads=max(1, workers // len(processes))).find_facts
-    finally:
-        for process in processes:
-            process.close()
 
-
-class _Readers:
-    def __init__(self, readers: Sequence[_Reader], *, threads: int) -> None:
-        self._readers, self._threads = readers, threads
+    def __init__(self, *, workers: int) -> None:
+        self._workers = workers
+        self._readers: list[_Reader] = []
         self._idle = SimpleQueue[_Reader]()
-        for reader in readers:
+
+    def __enter__(self) -> Readers:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for reader in self._readers:
+            reader.close()
+
+    def expect(self, root: str, files: int) -> None:
+        """Make ready for so many files below a folder or URL."""
+        if self._readers or is_object_url(root) or files < _FILES_WORTH_PROCESSES:
+            return
+        cores = os.cpu_count() or 1
+        for _ in range(min(self._workers or cores, cores)):
+            reader = _Reader()
+            self._readers.append(reader)
             self._idle.put(reader)
 
     @property
@@ -53,11 +57,16 @@ class _Readers:
         return [reader.process for reader in self._readers]
 
     def find_facts(self, request: FactsRequest) -> Iterator[pa.RecordBatch]:
-        uris, size = request.uris, FILES_PER_STEP * self._threads
+        """Yield the facts of the files, in steps of some files."""
+        if not self._readers:
+            yield from find_facts(request)
+            return
+        threads = max(1, self._workers // len(self._readers))
+        uris, size = request.uris, FILES_PER_STEP * threads
         steps = (uris[at : at + size] for at in range(0, len(uris), size))
         pool = ThreadPoolExecutor(len(self._readers), thread_name_prefix="ingest")
         try:
-            yield from pool.map(lambda step: self._ask(replace(request, uris=step, threads=self._threads)), steps)
+            yield from pool.map(lambda step: self._ask(replace(request, uris=step, threads=threads)), steps)
         finally:
             pool.shutdown(cancel_futures=True)
 
@@ -100,12 +109,9 @@ class _Reader:
             ) from error
 
     def close(self) -> None:
-        """Let the process end; kill it when a read holds it up."""
-        try:
-            with suppress(OSError):
-                self._requests.close()
-            self.process.wait(timeout=2)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
+        """End the process; it holds nothing, and a read may hold it up."""
+        self.process.kill()
+        self.process.wait()
+        with suppress(OSError):  # of a request that nobody read
+            self._requests.close()
         self._answers.close()

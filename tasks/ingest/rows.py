@@ -67,7 +67,8 @@ def build_rows(
         threads=settings.workers or THREADS_PER_CORE * (os.cpu_count() or 1),
     )
     batches = []
-    on_done(len(files) - len(places))
+    if refused_count := len(files) - len(places):
+        on_done(refused_count)
     for batch in read(request):
         batches.append(batch)
         on_done(batch.num_rows)
@@ -122,12 +123,14 @@ def _join(
     """Return the rows of IMAGES_SCHEMA from what was listed, what was read and the labels."""
     wnids = pa.array([name.wnid for name in settings.classes.classes], pa.string())
     ids = pa.array(labels, pa.int32())
+    paths = pa.array([as_text(file.path) for file in files], pa.string())
+    in_place = all(file.member_uri is None for file in files)
     several, labels_type = settings.several, IMAGES_SCHEMA.field("labels").type
     columns: dict[str, pa.Array | pa.ChunkedArray] = {
         **{name: facts[name] for name in facts.column_names},
-        "image_id": pa.array([settings.id_prefix + as_text(file.path) for file in files], pa.string()),
+        "image_id": pc.binary_join_element_wise(settings.id_prefix, paths, "") if settings.id_prefix else paths,
         "split": pa.repeat(pa.scalar(settings.split), len(files)),
-        "uri": pa.array([as_text(file.uri) for file in files], pa.string()),
+        "uri": paths if in_place else pa.array([as_text(file.uri) for file in files], pa.string()),
         "bytes": pc.coalesce(facts["bytes"], pa.array([file.size for file in files], pa.int64())),
         # The listing's, older than the read: a file written in between differs at the next ingest and is read again.
         "mtime_ns": pa.array([file.mtime_ns for file in files], pa.int64()),

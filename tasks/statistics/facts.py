@@ -27,7 +27,10 @@ class Histogram:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DatasetFacts:
-    """Counts of a dataset's images; `classes` are the largest and the smallest, `class_sizes` all sizes, ascending."""
+    """Counts of a dataset's images; `classes` by size, the largest first, `class_sizes` ascending.
+
+    An image without a label of its own, but with several, counts for each of them.
+    """
 
     images: int
     done: int
@@ -60,8 +63,8 @@ def read_facts(store: Store, images: Version, split: str | None) -> DatasetFacts
 
         counts = ask("SELECT count(*), count(*) FILTER (status = 'done') FROM IMAGES")[0]
         classes = ask(
-            "SELECT coalesce(any_value(class_name), 'without label'), count(*) FROM IMAGES WHERE status = 'done' "
-            "GROUP BY label ORDER BY count(*) DESC, label"
+            "SELECT id, count(*) FROM (SELECT unnest(CASE WHEN label IS NULL AND len(labels) > 0 THEN labels "
+            "ELSE [label] END) AS id FROM IMAGES WHERE status = 'done') GROUP BY id ORDER BY count(*) DESC, id"
         )
         kinds = ask(
             "SELECT coalesce(format, 'not known'), coalesce(mode, ''), count(*) FROM IMAGES "
@@ -73,11 +76,15 @@ def read_facts(store: Store, images: Version, split: str | None) -> DatasetFacts
         histograms = [_histogram(ask, title, *measure) for title, measure in _MEASURES.items()]
     return DatasetFacts(
         images=_int(counts[0]), done=_int(counts[1]), histograms=tuple(h for h in histograms if h is not None),
-        classes=tuple((str(name), _int(count)) for name, count in classes),
+        classes=tuple((_name_class(images, class_id), _int(count)) for class_id, count in classes),
         class_sizes=tuple(sorted(_int(count) for _, count in classes)),
         kinds=tuple((str(a), str(b), _int(count)) for a, b, count in kinds),
         rejected=tuple((str(a), str(b), _int(count)) for a, b, count in rejected),
     )  # fmt: skip
+
+
+def _name_class(images: Version, class_id: object) -> str:
+    return "without label" if class_id is None else str(images.metadata["classes"]["classes"][_int(class_id)]["name"])
 
 
 def _histogram(ask: Callable[[str], Rows], title: str, measure: str, unit: str) -> Histogram | None:

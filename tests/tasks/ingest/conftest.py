@@ -7,7 +7,7 @@ from PIL import Image
 
 from labelmill.schemas.images import IMAGES_SCHEMA
 from labelmill.schemas.parameters import IngestFolderParameters, IngestImagenetParameters
-from labelmill.tasks.images.inspect_image import inspect_image
+from labelmill.tasks.images.read_bytes import read_each
 from labelmill.tasks.ingest import facts
 from labelmill.tasks.ingest.job import commit_ingest, ingest_chunk, prepare_folder, prepare_imagenet
 from labelmill.tasks.store import open_store
@@ -41,11 +41,11 @@ def reads(monkeypatch):
     """The paths of the files that ingests read, in any order."""
     paths = []
 
-    def count(path, **options):
-        paths.append(path)
-        return inspect_image(path, **options)
+    def count(asked, **options):
+        paths.extend(asked)
+        return read_each(asked, **options)
 
-    monkeypatch.setattr(facts, "inspect_image", count)
+    monkeypatch.setattr(facts, "read_each", count)
     return paths
 
 

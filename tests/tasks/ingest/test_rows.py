@@ -191,7 +191,7 @@ def test_build_rows_many_files_keep_order_and_report_progress(write_tree, worker
     assert table.column("label").to_pylist() == labels
     assert set(table.column("status").to_pylist()) == {"done"}
     assert sum(calls) == 150
-    assert len(calls) > 1
+    assert len(calls) > 1 or workers == 1
 
 
 def test_build_rows_no_files_give_an_empty_table(tmp_path):
