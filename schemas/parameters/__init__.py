@@ -46,6 +46,7 @@ from labelmill.schemas.parameters.splits import (
     SplitParameters,
 )
 from labelmill.schemas.parameters.statistics import StatisticsParameters
+from labelmill.schemas.parameters.train import TrainParameters
 
 __all__ = [
     "FILE_BYTES_MAX",
@@ -86,6 +87,7 @@ __all__ = [
     "SplitParameters",
     "StatisticsParameters",
     "TableName",
+    "TrainParameters",
     "TeacherParameters",
     "WeightsName",
     "parse_device",

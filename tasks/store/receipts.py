@@ -58,6 +58,15 @@ class Receipts:
         self._files.replace(_file_of(receipt.key), receipt.model_dump_json().encode())
         self.open_run(receipt.run)
 
+    def drop(self, key: str) -> None:
+        """Remove a receipt and its part, which no version lists: a later one has taken its place."""
+        try:
+            receipt = Receipt.model_validate_json(self._files.read(_file_of(key)))
+        except (FileNotFoundError, ValidationError):
+            return
+        self._files.remove(_file_of(key))
+        self._files.remove(receipt.part.path)
+
     def open_run(self, run: str) -> None:
         """Mark a run as live now: gc spares what its receipts name."""
         self._files.touch(f"{_RUNS}/{run}")

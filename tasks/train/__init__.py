@@ -1,0 +1,1 @@
+"""Training students on what the stores hold."""
