@@ -1,27 +1,36 @@
-"""Architectures by name: building one, its preprocessing and where it splits, for timm and torchvision."""
+"""Architectures by name: building one, its preprocessing and where it splits; of timm, torchvision and our own."""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from typing import Any
+from importlib.metadata import version
+from typing import Any, Literal
 
 import timm
 import torch
 import torchvision
 from torch import nn
 
-from labelmill.models.classifier_split import SplitClassifier, split_timm, split_torchvision
+from labelmill.models.classifier_split import SplitClassifier, split_at_pooling, split_timm
 from labelmill.models.preprocessing import Preprocessing, triple
+from labelmill.models.small_networks import conv4, resnet18_32, wrn_28_2
 from labelmill.models.weights import Weights, clean_weights
 from labelmill.schemas.errors import BadInput, UnsupportedTeacher, WorkFailed
 
 TORCHVISION_PREFIX = "torchvision/"
 
+Role = Literal["teacher", "student"]
+"""What a model is asked for as; errors name the field so."""
+
 _INCEPTIONS = ("googlenet", "inception_v3")
 _FIXED_SIZE = ("maxvit_t",)  # those of torchvision that have a map and take only their own input size
 _AUXILIARY = ("aux1.", "aux2.", "AuxLogits.")  # classifiers beside the way, for training only
+_SMALL: dict[str, Callable[[int], nn.Module]] = {"wrn_28_2": wrn_28_2, "resnet18_32": resnet18_32, "conv4": conv4}
+_SMALL_PREPROCESSING = Preprocessing(
+    mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5), interpolation="bilinear", native_size=(32, 32)
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -83,25 +92,55 @@ class TorchvisionArchitecture:
 
     def split(self, model: nn.Module) -> SplitClassifier:
         """Split the model where it pools."""
-        return split_torchvision(model, self.name)
+        return split_at_pooling(model, self.name)
 
 
-Architecture = TimmArchitecture | TorchvisionArchitecture
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SmallArchitecture:
+    """A network for images of 32 pixels; nobody publishes weights for it, so its `tag` is empty."""
 
+    name: str
+    tag: str = ""
+    preprocessing: Preprocessing = _SMALL_PREPROCESSING
+    library: str = f"labelmill {version('labelmill')}"
 
-def find_architecture(name: str) -> Architecture:
-    """Return the architecture of a timm name, or of `torchvision/NAME`; raise BadInput when there is none."""
-    if name.startswith(TORCHVISION_PREFIX):
-        return _find_torchvision(name)
-    if not timm.is_model(name):
+    def build(self, num_classes: int, keys: Collection[str] = ()) -> nn.Module:
+        """Build the model with random weights, in eval mode; `keys` are those of the file to come."""
+        return _SMALL[self.name](num_classes).eval()
+
+    def download(self) -> Weights:
+        """Raise BadInput: there are no weights to download."""
         raise BadInput(
-            f"teacher {name!r}: timm {timm.__version__} has no such model{_suggest(name, timm.list_models())}; "
-            f"expected a name of timm, or {TORCHVISION_PREFIX}NAME"
+            f"weights 'pretrained': nobody publishes weights of {self.name!r}; give a .safetensors or .pth file of it"
         )
-    config = _timm_config(name)
+
+    def split(self, model: nn.Module) -> SplitClassifier:
+        """Split the model where it pools."""
+        return split_at_pooling(model, self.name)
+
+
+Architecture = TimmArchitecture | TorchvisionArchitecture | SmallArchitecture
+
+
+def find_architecture(name: str, *, role: Role = "teacher") -> Architecture:
+    """Return the architecture of a timm name, of `torchvision/NAME` or of a network for 32 pixels.
+
+    Raises BadInput when there is none, UnsupportedTeacher when it does not take images of three channels.
+    """
+    if name in _SMALL:
+        return SmallArchitecture(name=name)
+    if name.startswith(TORCHVISION_PREFIX):
+        return _find_torchvision(name, role)
+    if not timm.is_model(name):
+        near = _suggest(name, [*timm.list_models(), *_SMALL])
+        raise BadInput(
+            f"{role} {name!r}: timm {timm.__version__} has no such model{near}; "
+            f"expected a name of timm, {TORCHVISION_PREFIX}NAME, or one of {', '.join(_SMALL)}"
+        )
+    config = _timm_config(name, role)
     channels, height, width = config.input_size
     if channels != 3:
-        raise UnsupportedTeacher(f"teacher {name!r}: expected images of 3 channels, it takes {channels}")
+        raise UnsupportedTeacher(f"{role} {name!r}: expected images of 3 channels, it takes {channels}")
     return TimmArchitecture(
         name=name,
         tag=config.tag or "",
@@ -115,23 +154,23 @@ def find_architecture(name: str) -> Architecture:
     )
 
 
-def _timm_config(name: str) -> Any:  # noqa: ANN401 - timm is not typed
+def _timm_config(name: str, role: Role) -> Any:  # noqa: ANN401 - timm is not typed
     try:
         config = timm.get_pretrained_cfg(name)
     except RuntimeError:
         config = None
     if config is None:
         tags = ", ".join(timm.list_pretrained(name.partition(".")[0] + ".*")) or "none"
-        raise BadInput(f"teacher {name!r}: timm {timm.__version__} has no such weights of it; it has: {tags}")
+        raise BadInput(f"{role} {name!r}: timm {timm.__version__} has no such weights of it; it has: {tags}")
     return config
 
 
-def _find_torchvision(name: str) -> TorchvisionArchitecture:
+def _find_torchvision(name: str, role: Role) -> TorchvisionArchitecture:
     bare = name.removeprefix(TORCHVISION_PREFIX)
     known = torchvision.models.list_models(module=torchvision.models)
     if bare not in known:
         raise BadInput(
-            f"teacher {name!r}: torchvision {torchvision.__version__} has no such classifier"
+            f"{role} {name!r}: torchvision {torchvision.__version__} has no such classifier"
             f"{_suggest(bare, known)}; expected {TORCHVISION_PREFIX}NAME, or a name of timm"
         )
     published = torchvision.models.get_model_weights(bare).DEFAULT

@@ -40,7 +40,7 @@ class ClassMatch:
 
 
 def match_classes(dataset: ClassList | None, teacher: ClassList | None) -> ClassMatch:
-    """Match by wnid when most classes of both lists have one, otherwise by name.
+    """Match by wnid when most classes of both lists have one, otherwise by name; equal lists class by class.
 
     Names are equal when they agree but for case, '_' for a space and outer space. Commas separate synonyms, any of
     which may agree; a list of synonyms that agrees as a whole goes before one that shares a word. A wnid or name
@@ -50,6 +50,10 @@ def match_classes(dataset: ClassList | None, teacher: ClassList | None) -> Class
         return _unmatched(0, "the dataset has no class list")
     if not teacher:
         return _unmatched(len(dataset), "the teacher's class list is not known")
+    if dataset.classes == teacher.classes and len(set(dataset.classes)) == len(dataset):
+        # a teacher trained on this dataset: folders 'cat' and 'Cat' differ there, and a comma is part of a name
+        how: Literal["wnid", "name"] = "wnid" if _mostly_wnids(dataset) else "name"
+        return _judge([{place} for place in range(len(dataset))], [False] * len(dataset), how, dataset, teacher)
     if _mostly_wnids(dataset) and _mostly_wnids(teacher):
         found, twice = _find_by_wnid(dataset, teacher)
         return _judge(found, twice, "wnid", dataset, teacher)

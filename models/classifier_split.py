@@ -79,8 +79,8 @@ def split_timm(model: nn.Module, name: str) -> SplitClassifier:
     )
 
 
-def split_torchvision(model: nn.Module, name: str) -> SplitClassifier:
-    """Split a torchvision model at its global average pooling, found in its torch.fx graph.
+def split_at_pooling(model: nn.Module, name: str) -> SplitClassifier:
+    """Split a model at its global average pooling, found in its torch.fx graph.
 
     Raises UnsupportedTeacher when it cannot be traced, pools to more than one cell, or pools nowhere globally.
     """

@@ -2,29 +2,22 @@
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
 
-from labelmill.models.architectures import (
-    Architecture,
-    TimmArchitecture,
-    build_on_meta,
-    find_architecture,
-)
+from labelmill.models.architectures import find_architecture
 from labelmill.models.dense_head import PROBE_SIZE, DenseClassifier, HeadKind, make_dense
 from labelmill.models.known_classes import read_teacher_classes
+from labelmill.models.load_classifier import load_classifier
 from labelmill.models.preprocessing import Preprocessing
-from labelmill.models.weights import PRETRAINED, Weights, find_weights, read_weights
-from labelmill.models.weights_match import FREE_ROWS, digest_weights, load_matched, match_weights
+from labelmill.models.weights import PRETRAINED
+from labelmill.models.weights_match import digest_weights
 from labelmill.schemas.classes import ClassList
 from labelmill.schemas.errors import BadInput
 from labelmill.schemas.versions import digest_json
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -38,7 +31,7 @@ class Teacher:
 
     name: str
     library: str  # with its version
-    tag: str  # the published weights whose preprocessing is used
+    tag: str  # the published weights whose preprocessing is used; "" where the file itself says it
     model: DenseClassifier
     classifier: nn.Module
     num_classes: int
@@ -91,36 +84,33 @@ class Teacher:
         }
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Loaded:
-    model: nn.Module
-    source: str
-    matched: str
-
-
 def load_teacher(name: str, *, weights: str = PRETRAINED, classes: str = "auto") -> Teacher:
     """Build the classifier `name`, load its weights and make it fully convolutional.
 
-    `name` is a model of timm (`tf_efficientnet_lite0`, `resnet50.a1_in1k`) or `torchvision/NAME`. `weights` is a
-    .safetensors, .pth or .pt file, `package:DIST` for the one such file in an installed package, or `pretrained`;
-    the class count is the file's. `classes` is auto, imagenet-1k, none or a text file (see read_teacher_classes).
+    `name` is a model of timm (`tf_efficientnet_lite0`, `resnet50.a1_in1k`), `torchvision/NAME`, or wrn_28_2,
+    resnet18_32 or conv4. `weights` is a .safetensors, .pth or .pt file, `package:DIST` for the one such file in an
+    installed package, or `pretrained`; the class count is the file's. `classes` is auto, imagenet-1k, none or a text
+    file (see read_teacher_classes). A file that was trained here says its preprocessing and its classes itself.
 
     Raises BadInput for a name, file or class list that is not what was expected, UnsupportedTeacher for a model
     without a map of features before its head, WorkFailed when pretrained weights cannot be downloaded.
     """
     architecture = find_architecture(name)
-    loaded = _load(architecture, weights)
+    loaded = load_classifier(architecture, weights)
     model = loaded.model.eval().float().requires_grad_(False)
-    preprocessing = architecture.preprocessing
+    preprocessing = loaded.preprocessing
     dense = make_dense(
         architecture.split(model), name, preprocessing.native_size if preprocessing.fixed_size else PROBE_SIZE
     )
-    class_list = read_teacher_classes(classes, dense.num_classes)
+    if loaded.facts is not None and classes == "auto":
+        class_list = loaded.facts.classes  # None where its dataset had no list: nothing is to be inferred
+    else:
+        class_list = read_teacher_classes(classes, dense.num_classes)
     weights_digest = digest_weights(model)
     return Teacher(
         name=name,
         library=architecture.library,
-        tag=architecture.tag,
+        tag=loaded.tag,
         model=dense,
         classifier=model,
         num_classes=dense.num_classes,
@@ -139,27 +129,3 @@ def load_teacher(name: str, *, weights: str = PRETRAINED, classes: str = "auto")
             }
         ),
     )
-
-
-def _load(architecture: Architecture, weights: str) -> _Loaded:
-    if weights != PRETRAINED:
-        return _load_tensors(architecture, read_weights(find_weights(weights)))
-    if isinstance(architecture, TimmArchitecture):
-        model = architecture.build_pretrained()
-        return _Loaded(model=model, source=f"{PRETRAINED} {architecture.tag}", matched="by the library")
-    return _load_tensors(architecture, architecture.download())
-
-
-def _load_tensors(architecture: Architecture, weights: Weights) -> _Loaded:
-    match = match_weights(weights, build_on_meta(architecture, FREE_ROWS, weights.tensors))
-    if match.how == "by order":
-        logger.info(
-            "%s: its names are not those of %s; its %d tensors fit in their order",
-            weights.source,
-            architecture.name,
-            len(match.file_keys),
-        )
-    model = architecture.build(match.num_classes, weights.tensors)
-    load_matched(model, weights, match)
-    entry = f" [{weights.entry}]" if weights.entry else ""
-    return _Loaded(model=model, source=weights.source + entry, matched=match.how)

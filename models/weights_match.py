@@ -154,7 +154,7 @@ def _mismatch_text(source: str, file: Shapes, wanted: Shapes) -> str:
         if keys
     ]
     return (
-        f"weights {source!r}: expected the {len(wanted)} tensors of the teacher's architecture, got {len(file)} that "
+        f"weights {source!r}: expected the {len(wanted)} tensors of the architecture, got {len(file)} that "
         f"fit neither by name nor by order; " + "; ".join(parts or ["its classifier's weight and bias disagree"])
     )
 

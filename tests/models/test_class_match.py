@@ -66,6 +66,31 @@ def test_match_classes_name_twice_in_the_dataset_is_ambiguous():
     assert (match.teacher_ids, match.ambiguous) == ((None, None, 0), 2)
 
 
+def test_match_classes_of_a_teacher_trained_on_the_dataset_matches_each_with_itself():
+    digits = named(*map(str, range(10)))
+    alike = named("cat", "Cat", "a, b", "b", "_")
+
+    assert match_classes(digits, digits).teacher_ids == tuple(range(10))
+    match = match_classes(alike, alike.model_copy(update={"source": "its file"}))
+
+    assert (match.teacher_ids, match.how, match.ambiguous) == ((0, 1, 2, 3, 4), "name", 0)
+    assert match_classes(alike, named("Cat", "cat", "a, b", "b", "_")).teacher_ids == (None, None, 2, None, None)
+
+
+def test_match_classes_digits_in_another_order_are_matched_by_name():
+    teacher = named(*map(str, reversed(range(10))))
+
+    match = match_classes(named(*map(str, range(10))), teacher)
+
+    assert (match.teacher_ids, match.how) == (tuple(reversed(range(10))), "name")
+
+
+def test_match_classes_equal_lists_with_a_name_twice_stay_ambiguous():
+    twice = named("crane", "crane", "tench")
+
+    assert match_classes(twice, twice).teacher_ids == (None, None, 2)
+
+
 def test_match_classes_wnids_against_names_are_matched_by_name():
     dataset = ClassList(classes=(ClassName(name="goldfish", wnid="n01443537"),), source="test")
 

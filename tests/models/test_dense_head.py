@@ -7,7 +7,7 @@ import torch
 import torchvision
 from torch import nn
 
-from labelmill.models.classifier_split import SplitClassifier, split_timm, split_torchvision
+from labelmill.models.classifier_split import SplitClassifier, split_at_pooling, split_timm
 from labelmill.models.dense_head import make_dense
 from labelmill.schemas.errors import UnsupportedTeacher
 
@@ -103,7 +103,7 @@ def test_make_dense_max_pooling_runs_per_cell():
 def test_make_dense_squeezenet_whose_classifier_precedes_the_pooling_keeps_its_map():
     model = torchvision.models.squeezenet1_1(num_classes=5).eval()
 
-    dense = make_dense(split_torchvision(model, "squeezenet1_1"), "squeezenet1_1")
+    dense = make_dense(split_at_pooling(model, "squeezenet1_1"), "squeezenet1_1")
 
     with torch.no_grad():
         images = torch.randn(1, 3, 96, 128)
@@ -132,15 +132,15 @@ def test_make_dense_timm_model_without_a_map_gives_the_reason(name, options, rea
     ("name", "reason"),
     [("alexnet", "it pools to 6x6 and its head looks at each place differently"), ("vit_b_32", "it has none")],
 )
-def test_split_torchvision_model_without_global_pooling_gives_the_reason(name, reason):
+def test_split_at_pooling_model_without_global_pooling_gives_the_reason(name, reason):
     with pytest.raises(UnsupportedTeacher, match=reason):
-        split_torchvision(torchvision.models.get_model(name).eval(), name)
+        split_at_pooling(torchvision.models.get_model(name).eval(), name)
 
 
-def test_split_torchvision_squeeze_and_excitation_is_not_taken_for_the_head():
+def test_split_at_pooling_squeeze_and_excitation_is_not_taken_for_the_head():
     model = torchvision.models.efficientnet_b0(num_classes=5).eval()
 
-    split = split_torchvision(model, "efficientnet_b0")
+    split = split_at_pooling(model, "efficientnet_b0")
 
     with torch.no_grad():
         assert split.features(torch.randn(1, 3, 96, 128)).shape == (1, 1280, 3, 4)

@@ -8,7 +8,7 @@ import torchvision
 from torch import nn
 
 from labelmill.models import fast_forward
-from labelmill.models.classifier_split import SplitClassifier, split_timm, split_torchvision
+from labelmill.models.classifier_split import SplitClassifier, split_at_pooling, split_timm
 from labelmill.models.dense_head import make_dense
 from labelmill.models.fast_forward import TOLERANCE, make_fast
 from labelmill.models.fused_convolution import NOTHING, works
@@ -43,7 +43,7 @@ def build(name):
         torch.manual_seed(0)
         if name.startswith("torchvision/"):
             model = randomise(torchvision.models.get_model(name.partition("/")[2], weights=None, num_classes=20))
-            return make_dense(split_torchvision(model, name), name)
+            return make_dense(split_at_pooling(model, name), name)
         return make_dense(split_timm(randomise(timm.create_model(name, num_classes=20)), name), name)
 
 
