@@ -91,6 +91,8 @@ def show_progress() -> Iterator[None]:
 def publish_outcome(outcome: Outcome) -> None:
     """Leave the outcome as a table and as a page of text in Prefect, keyed by the table that was made, if any."""
     rows = [(name.strip(), value) for name, value in describe_outcome(outcome)]
+    if outcome.verdict is not None:
+        rows.append(("verdict", outcome.verdict))
     lines = [f"| {_cell(name)} | {_cell(value)} |" for name, value in rows]
     about = outcome.table or outcome.title
     text = "\n".join([f"## {outcome.title}", "", "| | |", "|---|---|", *lines])

@@ -33,6 +33,7 @@ from labelmill.schemas.parameters import (
     RenameParameters,
     SplitParameters,
     StatisticsParameters,
+    TrainParameters,
 )
 
 
@@ -92,5 +93,6 @@ FLOWS = {
         parameters=StatisticsParameters, module="labelmill.flows.statistics", function="statistics"
     ),
     "augment": FlowEntry(parameters=AugmentParameters, module="labelmill.flows.augment", function="augment"),
+    "train": FlowEntry(parameters=TrainParameters, module="labelmill.flows.train", function="train"),
     "anchors": FlowEntry(parameters=AnchorsParameters, module="labelmill.flows.anchors", function="anchors"),
 }

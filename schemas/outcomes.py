@@ -20,6 +20,7 @@ class Outcome(BaseModel):
     seconds: float
     worked: int = Field(description="images on which this run worked; the others were done before")
     facts: dict[str, str] = Field(default={}, description="further lines for people")
+    verdict: str | None = Field(None, description="a last line for scripts, such as accuracy: 0.9130")
 
     @property
     def images_per_s(self) -> float:

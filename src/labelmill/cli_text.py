@@ -85,7 +85,8 @@ def format_outcome(outcome: Outcome) -> str:
     """Return the table that ends a run."""
     lines = describe_outcome(outcome)
     width = max(len(name) for name, _ in lines)
-    return "\n".join([outcome.title, *(f"  {name.ljust(width)}  {value}" for name, value in lines)])
+    last = [] if outcome.verdict is None else [outcome.verdict]
+    return "\n".join([outcome.title, *(f"  {name.ljust(width)}  {value}" for name, value in lines), *last])
 
 
 class ProgressLine(logging.Handler):

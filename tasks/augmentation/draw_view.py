@@ -70,6 +70,21 @@ def draw_view(
     `partners` are the images that a mosaic draws from; `digest` is the policy's, where it is known. Raises BadInput
     when a mosaic has none.
     """
+    steps = draw_steps(policy, seed=seed, epoch=epoch, image_id=image_id, size=size, partners=partners, digest=digest)
+    return describe_view(steps, size)
+
+
+def draw_steps(
+    policy: Policy,
+    *,
+    seed: int,
+    epoch: int,
+    image_id: str,
+    size: tuple[int, int],
+    partners: PartnerSizes = (),
+    digest: str | None = None,
+) -> tuple[Step, ...]:
+    """Return the steps of the view that `draw_view` gives, without what comes of them."""
     draws = Draws(digest or policy.digest(), seed, epoch, image_id)
     steps: list[Step] = []
     frame = size
@@ -81,7 +96,7 @@ def draw_view(
         for step in made:
             frame = frame_after(step, frame)
         steps += made
-    return describe_view(tuple(steps), size)
+    return tuple(steps)
 
 
 @singledispatch

@@ -9,8 +9,8 @@ import pyarrow.compute as pc
 from labelmill.schemas.augmentation import Mosaic, Policy
 from labelmill.schemas.errors import BadInput, NotInStore
 from labelmill.schemas.images import Status
-from labelmill.schemas.views import View, parse_steps
-from labelmill.tasks.augmentation.draw_view import draw_view
+from labelmill.schemas.views import Step, View, parse_steps
+from labelmill.tasks.augmentation.draw_view import draw_steps, draw_view
 from labelmill.tasks.augmentation.geometry import Frame, describe_view
 from labelmill.tasks.store import Store
 
@@ -33,6 +33,12 @@ class DrawnViews:
     def view(self, *, epoch: int, image_id: str, size: Frame) -> View:
         """See ViewSource."""
         return draw_view(
+            self.policy, seed=self.seed, epoch=epoch, image_id=image_id, size=size, digest=self._digest
+        )  # fmt: skip
+
+    def steps(self, *, epoch: int, image_id: str, size: Frame) -> tuple[Step, ...]:
+        """Return the steps of that view alone, for those who do not ask which part of the image it shows."""
+        return draw_steps(
             self.policy, seed=self.seed, epoch=epoch, image_id=image_id, size=size, digest=self._digest
         )  # fmt: skip
 

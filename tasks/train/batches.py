@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -18,7 +19,7 @@ from labelmill.tasks.read_label_maps import LabelMaps
 from labelmill.tasks.train.examples import Ids
 from labelmill.tasks.train.order import ShuffledOrder
 from labelmill.tasks.train.pixels import PixelSource
-from labelmill.tasks.train.views import FittedViews, SeenView
+from labelmill.tasks.train.views import Box, FittedViews
 
 TRIES = 16
 """Images that cannot be read are passed over; so many in a row mean that something else is wrong."""
@@ -29,13 +30,44 @@ RawBatch = dict[str, Tensor]
 """By the names of TrainingBatch: pixels (B, S, S, 3) uint8 and labels; `rejected`: (), images that were passed over."""
 
 
+class ImageLabels(Protocol):
+    """Labels of images; goes to other processes."""
+
+    def of(self, places: Ids) -> Tensor:
+        """Return (B,) int64 or (B, C) float32 for places (B,)."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ClassLabels:
+    """One class for each image: ids (N,) int64."""
+
+    values: Tensor
+
+    def of(self, places: Ids) -> Tensor:
+        """See ImageLabels."""
+        return self.values[torch.from_numpy(places)]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PooledLabels:
+    """Labels of crops, pooled from the label maps of their images: `rows` (N,) int64 are the maps' by place."""
+
+    maps: LabelMaps
+    rows: Tensor
+    mode: str
+
+    def pool(self, places: Ids, boxes: Tensor) -> Tensor:
+        """Return (B, C) float32 probabilities for boxes (B, 4), x1 y1 x2 y2 in [0, 1] of the images."""
+        return self.maps.pool(self.rows[torch.from_numpy(places)], boxes, self.mode)
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Stream:
     """Images of which each step takes `count`, as views of one or two policies.
 
     places: what an epoch holds, (N,) int64 places of images, some perhaps several times; ids: the images', by place;
-    views: by the name that the batch has for them; labels_of: turns places and boxes of the first views into labels;
-    steps: those that have these images, by default all.
+    views: by the name that the batch has for them; labels: of images, with `labels_name` in the batch, or pooled: of
+    what the views show; steps: those that have these images, by default all.
     """
 
     pixels: PixelSource
@@ -44,8 +76,9 @@ class Stream:
     count: int
     views: dict[str, FittedViews]
     order: ShuffledOrder
-    labels_name: str | None = None
-    labels_of: Callable[[Ids, Tensor], Tensor] | None = None
+    labels: ImageLabels | None = None
+    labels_name: str = "labels"
+    pooled: PooledLabels | None = None
     steps: int | None = None
     copy_numbers: Ids = field(init=False)
     copies_most: int = field(init=False)
@@ -62,7 +95,8 @@ class Stream:
 
     def take(self, first: int, last: int) -> RawBatch:
         """Return the images `first` to `last` of all its epochs."""
-        made: dict[str, list[SeenView]] = {name: [] for name in self.views}
+        made: dict[str, list[Pixels]] = {name: [] for name in self.views}
+        boxes: list[Box] = []
         found = []
         passed_over = 0
         for chosen, epoch in zip(*self.order.at(first, last), strict=True):
@@ -70,13 +104,20 @@ class Stream:
             place = int(self.places[entry])
             passed_over += tried
             found.append(place)
-            visit = int(epoch) * self.copies_most + int(self.copy_numbers[entry])
+            visit, name_of = int(epoch) * self.copies_most + int(self.copy_numbers[entry]), self.ids[place]
             for name, views in self.views.items():
-                made[name].append(views.make(image, epoch=visit, image_id=self.ids[place]))
-        batch = {name: torch.from_numpy(np.stack([view.pixels for view in views])) for name, views in made.items()}
-        if self.labels_name and self.labels_of:
-            boxes = torch.tensor([view.box for view in next(iter(made.values()))])
-            batch[self.labels_name] = self.labels_of(np.array(found, np.int64), boxes)
+                if self.pooled is None:
+                    made[name].append(views.make(image, epoch=visit, image_id=name_of))
+                else:
+                    pixels, box = views.make_with_box(image, epoch=visit, image_id=name_of)
+                    made[name].append(pixels)
+                    boxes.append(box)
+        batch = {name: torch.from_numpy(np.stack(views)) for name, views in made.items()}
+        places = np.array(found, np.int64)
+        if self.pooled is not None:
+            batch["labels"] = self.pooled.pool(places, torch.tensor(boxes))
+        elif self.labels is not None:
+            batch[self.labels_name] = self.labels.of(places)
         return batch | {REJECTED: torch.tensor(passed_over)}
 
     def _read(self, entry: int) -> tuple[int, Pixels, int]:
@@ -88,30 +129,6 @@ class Stream:
             except RejectedImage as rejected:
                 reason = rejected
         raise WorkFailed(f"{TRIES} images in a row could not be read, the last: {reason}")
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ClassLabels:
-    """Labels of images by place: ids (N,) int64, or probabilities (N, C) float32."""
-
-    values: Tensor
-
-    def __call__(self, places: Ids, boxes: Tensor) -> Tensor:
-        """Return the labels of places, whatever the boxes."""
-        return self.values[torch.from_numpy(places)]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class PooledLabels:
-    """Labels of crops, pooled from the label maps of their images: `rows` (N,) int64 are the maps' by place."""
-
-    maps: LabelMaps
-    rows: Tensor
-    mode: str
-
-    def __call__(self, places: Ids, boxes: Tensor) -> Tensor:
-        """Return (B, C) float32 probabilities for boxes (B, 4), x1 y1 x2 y2 in [0, 1]."""
-        return self.maps.pool(self.rows[torch.from_numpy(places)], boxes, self.mode)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -67,10 +67,12 @@ def train_process(plan: TrainingPlan, *, on_steps: OnSteps, on_images: Callable[
     """
     accelerator = open_accelerator(plan.parameters)
     ranks, rank = accelerator.num_processes, accelerator.process_index
-    torch.set_num_threads(max(1, (os.cpu_count() or 1) // ranks))
+    workers = choose_workers(plan.parameters, accelerator)
+    if accelerator.device.type == "cpu":  # threads that wait for a core that a worker has slow every operation down
+        torch.set_num_threads(max(1, (os.cpu_count() or 1) // ranks - workers))
     batches, lost = build_batches(plan, rank=rank, ranks=ranks, on_images=on_images)
     loop = TrainingLoop(plan, build_objective(plan, accelerator), batches, accelerator)
-    facts = loop.run(workers=choose_workers(plan.parameters, accelerator), on_steps=on_steps)
+    facts = loop.run(workers=workers, on_steps=on_steps)
     if loop.records is None:
         return None
     model, kept_step = loop.finish()
@@ -104,7 +106,7 @@ def choose_workers(parameters: TrainParameters, accelerator: Accelerator) -> int
         return parameters.workers
     cores = os.cpu_count() or 1
     share = cores if accelerator.device.type == "cuda" else cores // 2
-    return max(1, share // accelerator.num_processes)
+    return max(1, share // int(accelerator.num_processes))
 
 
 def commit_training(plan: TrainingPlan, trained: Trained) -> tuple[Version, Version]:
@@ -163,4 +165,3 @@ def write_files(plan: TrainingPlan, trained: Trained, page: str) -> Path:
     replace_file(out / CURVES_FILE, page.encode("utf-8", "backslashreplace"))
     replace_file(out / STUDENT_FILE, trained.weights)
     return out / STUDENT_FILE
-

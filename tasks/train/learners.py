@@ -9,7 +9,6 @@ from functools import partial
 import numpy as np
 import torch
 from accelerate import Accelerator
-from torch import Tensor
 
 from labelmill.models.learner import Learner, LearningSettings, find_rate_factor
 from labelmill.models.objectives import ConsistencySettings
@@ -24,11 +23,10 @@ from labelmill.models.training_steps import (
 from labelmill.schemas.errors import WorkFailed
 from labelmill.schemas.parameters import TrainParameters
 from labelmill.tasks.train.batches import ClassLabels, PooledLabels, StepBatches, Stream
-from labelmill.tasks.train.examples import Examples, Ids
+from labelmill.tasks.train.examples import Examples
 from labelmill.tasks.train.order import ShuffledOrder
 from labelmill.tasks.train.pixels import FilePixels, PixelSource, decode_all, fits_memory
 from labelmill.tasks.train.plan import TrainingPlan, start_student
-from labelmill.tasks.train.views import FittedViews
 
 FINETUNE_SHARE = 10
 """Of the steps of meta pseudo labels, one in so many fine-tunes."""
@@ -114,14 +112,13 @@ def _open_pixels(
 
 
 def _labelled_stream(plan: TrainingPlan, examples: Examples, pixels: PixelSource) -> Stream:
-    labels_of: Callable[[Ids, Tensor], Tensor] = ClassLabels(values=torch.from_numpy(examples.classes))
+    given, pooled = plan.parameters, None
     if plan.maps is not None:
-        rows = plan.maps.rows_of(examples.ids())
-        labels_of = PooledLabels(maps=plan.maps, rows=rows, mode=plan.parameters.pooling)
+        pooled = PooledLabels(maps=plan.maps, rows=plan.maps.rows_of(examples.ids()), mode=given.pooling)
     return Stream(
-        pixels=pixels, places=np.arange(len(examples)), ids=examples.ids(), count=plan.parameters.batch_size,
-        views={"images": plan.weak_views()}, labels_name="labels", labels_of=labels_of,
-        order=ShuffledOrder(len(examples), seed=plan.parameters.seed, name="labelled"),
+        pixels=pixels, places=np.arange(len(examples)), ids=examples.ids(), count=given.batch_size,
+        views={"images": plan.weak_views()}, labels=ClassLabels(values=torch.from_numpy(examples.classes)),
+        pooled=pooled, order=ShuffledOrder(len(examples), seed=given.seed, name="labelled"),
     )  # fmt: skip
 
 
@@ -138,5 +135,5 @@ def _unlabelled_stream(plan: TrainingPlan, examples: Examples, pixels: PixelSour
     return Stream(
         pixels=pixels, places=places, ids=examples.ids(), count=count, views={"strong": plan.strong_views()},
         order=ShuffledOrder(len(places), seed=given.seed, name="unlabelled"), labels_name="pseudo_labels",
-        labels_of=plan.manifest.labels_for(examples),
+        labels=plan.manifest.labels_for(examples),
     )  # fmt: skip

@@ -78,8 +78,8 @@ class SparseLabels:
     probabilities: Tensor
     num_classes: int
 
-    def __call__(self, places: Ids, boxes: Tensor) -> Tensor:
-        """Return (B, C) float32 probabilities of images by place, whatever the boxes."""
+    def of(self, places: Ids) -> Tensor:
+        """Return (B, C) float32 probabilities of images by place."""
         labels = torch.zeros(len(places), self.num_classes)
         for row, place in enumerate(places):
             start, stop = int(self.starts[place]), int(self.starts[place + 1])

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -60,11 +61,15 @@ def measure(
             if isinstance(one, RejectedImage):
                 reasons[one.reason.value] += 1
             else:
-                pixels.append(torch.from_numpy(one))
+                pixels.append(one)
                 answers.append(_answers(examples, place))
         if pixels:
             with torch.no_grad():
-                best = model(normalise_batch(torch.stack(pixels).to(device), preprocessing)).argmax(1).tolist()
+                best = (
+                    model(normalise_batch(torch.from_numpy(np.stack(pixels)).to(device), preprocessing))
+                    .argmax(1)
+                    .tolist()
+                )
             right += sum(one in answer for one, answer in zip(best, answers, strict=True))
             images += len(pixels)
     model.train(was_training)

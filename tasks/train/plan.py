@@ -1,4 +1,4 @@
-"""A training run from its parameters: which images, labels and tables, and the digest of all that decides its weights."""
+"""A training run from its parameters: images, labels, tables, and the digest of all that decides its weights."""
 
 from __future__ import annotations
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import numpy as np
 
 from labelmill.schemas.augmentation import Policy, RandomResizedCrop, Resize
@@ -14,15 +12,10 @@ from labelmill.tasks.augmentation.recorded_views import DrawnViews
 from labelmill.tasks.images.decode_image import Pixels
 from labelmill.tasks.train.pixels import CHANNELS
 
+Box = tuple[float, float, float, float]
+
 SMALL_SIZE_PX = 64
 """Up to here `auto` means the policies made for CIFAR's images: padded crops rather than resized ones."""
-
-
-class SeenView(NamedTuple):
-    """A view's pixels (S, S, 3) uint8, and the box in sight, x1 y1 x2 y2 in [0, 1] of the image."""
-
-    pixels: Pixels
-    box: tuple[float, float, float, float]
 
 
 class FittedViews:
@@ -34,15 +27,20 @@ class FittedViews:
         self.policy = fit_policy(named, size)
         self._views, self._size = DrawnViews(self.policy, seed=seed), size
         tried = self.make(np.zeros((size + 7, size + 3, CHANNELS), np.uint8), epoch=0, image_id="")
-        if tried.pixels.shape[:2] != (size, size):
-            came = "x".join(map(str, tried.pixels.shape[:2]))
+        if tried.shape[:2] != (size, size):
+            came = "x".join(map(str, tried.shape[:2]))
             raise BadInput(f"{field}: expected views of {size}x{size} pixels, {named.name!r} gives {came}")
 
-    def make(self, pixels: Pixels, *, epoch: int, image_id: str) -> SeenView:
-        """Return the view of an image (H, W, 3) uint8 in an epoch."""
+    def make(self, pixels: Pixels, *, epoch: int, image_id: str) -> Pixels:
+        """Return the view of an image (H, W, 3) uint8 in an epoch, (S, S, 3) uint8."""
+        steps = self._views.steps(epoch=epoch, image_id=image_id, size=(pixels.shape[1], pixels.shape[0]))
+        return apply_to_pixels(pixels, steps)
+
+    def make_with_box(self, pixels: Pixels, *, epoch: int, image_id: str) -> tuple[Pixels, Box]:
+        """Return the view and what it shows of the image, x1 y1 x2 y2 in [0, 1]."""
         view = self._views.view(epoch=epoch, image_id=image_id, size=(pixels.shape[1], pixels.shape[0]))
         assert view.box is not None  # noqa: S101 - only a mosaic has none, which DrawnViews refuses
-        return SeenView(apply_to_pixels(pixels, view.steps), view.box)
+        return apply_to_pixels(pixels, view.steps), view.box
 
 
 def fit_policy(policy: Policy, size: int) -> Policy:

@@ -1,0 +1,72 @@
+"""One process or several that share a run's steps, each with its share of every batch."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from threading import Thread
+from typing import Any
+
+from torch import multiprocessing
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+from labelmill.schemas.errors import WorkFailed
+from labelmill.schemas.parameters import TrainParameters
+from labelmill.tasks.progress import ProgressMeter
+from labelmill.tasks.train.job import Trained, pin_versions, train_process
+from labelmill.tasks.train.loop import OnSteps
+from labelmill.tasks.train.plan import TrainingPlan, plan_training
+
+
+def train_student(plan: TrainingPlan, *, on_steps: OnSteps) -> Trained:
+    """Train in as many processes as the parameters say; raise WorkFailed when one of them ends before its time."""
+    if plan.parameters.processes > 1:
+        return _launch(plan, on_steps)
+    images = len(plan.labelled) + (0 if plan.unlabelled is None else len(plan.unlabelled))
+    meter = ProgressMeter("images read", images)
+    trained = train_process(
+        plan, on_steps=on_steps, on_images=lambda done, rejected: meter.add(done=done, rejected=rejected)
+    )
+    assert trained is not None  # noqa: S101 - the only process is the first
+    return trained
+
+
+def _launch(plan: TrainingPlan, on_steps: OnSteps) -> Trained:
+    given = pin_versions(plan)
+    told: Any = multiprocessing.get_context("spawn").SimpleQueue()
+    listener = Thread(target=_listen, args=(told, on_steps), daemon=True)
+    listener.start()
+    config = LaunchConfig(
+        min_nodes=1, max_nodes=1, nproc_per_node=given.processes, run_id=plan.run, rdzv_backend="c10d",
+        rdzv_endpoint="localhost:0", max_restarts=0, monitor_interval=0.5,
+    )  # fmt: skip
+    try:
+        results = elastic_launch(config, _run_rank)(given.model_dump(mode="json"), told)
+    except ChildFailedError as error:
+        rank, failure = error.get_first_failure()
+        said = failure.message if isinstance(failure.message, str) else str(failure.message.get("message", ""))
+        raise WorkFailed(
+            f"process {rank} of {given.processes} ended: {said.splitlines()[0] if said else 'killed'}"
+        ) from error
+    finally:
+        told.put(None)
+        listener.join(timeout=10)
+    trained: Trained = results[0]
+    return trained
+
+
+def _listen(told: Any, on_steps: Callable[[int, int], None]) -> None:  # noqa: ANN401 - a queue of a context
+    while (steps := told.get()) is not None:
+        on_steps(*steps)
+
+
+def _run_rank(given: dict[str, Any], told: Any) -> Trained | None:  # noqa: ANN401 - a queue of a context
+    plan = plan_training(TrainParameters.model_validate(given))
+    first = os.environ["RANK"] == "0"
+
+    def tell(done: int, reused: int) -> None:
+        if first:
+            told.put((done, reused))
+
+    return train_process(plan, on_steps=tell, on_images=lambda images, rejected: None)
