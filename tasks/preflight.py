@@ -32,6 +32,7 @@ from labelmill.schemas.parameters import (
     RenameParameters,
     StatisticsParameters,
     TeacherParameters,
+    TrainParameters,
 )
 from labelmill.tasks.anchors.preflight import check_anchors
 from labelmill.tasks.augmentation.preflight import check_augment
@@ -44,6 +45,7 @@ from labelmill.tasks.label_map_files.preflight import check_export, check_import
 from labelmill.tasks.lsun.environments import find_environments
 from labelmill.tasks.store import open_store
 from labelmill.tasks.svhn.digits import find_svhn_files
+from labelmill.tasks.train.preflight import check_train
 
 _NO_FILE = ("pretrained", "package:")
 
@@ -197,5 +199,7 @@ _CHECKS: tuple[tuple[type | UnionType, Callable[[Any], object]], ...] = (
     (ExportParameters, lambda given: _check_out(given.out, given.store)),
     (RenameParameters, _check_rename),
     (AnchorsParameters, check_anchors),
+    (TrainParameters, check_train),
+    (TrainParameters, lambda given: _check_out(given.out, given.store)),
 )
 """Each of them looks at the parameters that are of its kind."""
