@@ -67,7 +67,7 @@ def build_student(
     source, digest, preprocessing = NO_WEIGHTS, None, architecture.preprocessing
     if weights != NO_WEIGHTS:
         loaded = load_classifier(architecture, weights, role="student")
-        kept = classes is not None and loaded.facts is not None and loaded.facts.classes == classes
+        kept = _has_classes(loaded, classes)
         _copy_weights(model, loaded.model, leave_out=frozenset() if kept else head)
         source = f"{PRETRAINED} {loaded.tag}" if weights == PRETRAINED else _describe(loaded, head_kept=kept)
         digest, preprocessing = digest_weights(loaded.model), loaded.preprocessing
@@ -85,6 +85,12 @@ def _check_count(num_classes: int, classes: ClassList | None) -> None:
         raise BadInput(f"num_classes: expected at least 2 for a student to tell apart, got {num_classes}")
     if classes is not None and len(classes) != num_classes:
         raise BadInput(f"classes: expected {num_classes}, one for each output of the student, got {len(classes)}")
+
+
+def _has_classes(loaded: LoadedClassifier, classes: ClassList | None) -> bool:
+    """Tell whether a file says that it was trained on just these classes, wherever its list came from."""
+    listed = loaded.facts.classes if loaded.facts else None
+    return listed is not None and classes is not None and listed.classes == classes.classes
 
 
 def _find_head(architecture: Architecture) -> frozenset[str]:

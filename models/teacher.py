@@ -11,7 +11,7 @@ from torch import nn
 from labelmill.models.architectures import find_architecture
 from labelmill.models.dense_head import PROBE_SIZE, DenseClassifier, HeadKind, make_dense
 from labelmill.models.known_classes import read_teacher_classes
-from labelmill.models.load_classifier import load_classifier
+from labelmill.models.load_classifier import LoadedClassifier, load_classifier
 from labelmill.models.preprocessing import Preprocessing
 from labelmill.models.weights import PRETRAINED
 from labelmill.models.weights_match import digest_weights
@@ -102,10 +102,7 @@ def load_teacher(name: str, *, weights: str = PRETRAINED, classes: str = "auto")
     dense = make_dense(
         architecture.split(model), name, preprocessing.native_size if preprocessing.fixed_size else PROBE_SIZE
     )
-    if loaded.facts is not None and classes == "auto":
-        class_list = loaded.facts.classes  # None where its dataset had no list: nothing is to be inferred
-    else:
-        class_list = read_teacher_classes(classes, dense.num_classes)
+    class_list = _list_classes(loaded, classes, dense.num_classes)
     weights_digest = digest_weights(model)
     return Teacher(
         name=name,
@@ -129,3 +126,9 @@ def load_teacher(name: str, *, weights: str = PRETRAINED, classes: str = "auto")
             }
         ),
     )
+
+
+def _list_classes(loaded: LoadedClassifier, classes: str, num_classes: int) -> ClassList | None:
+    if loaded.facts is not None and classes == "auto":
+        return loaded.facts.classes  # None where its dataset had no list: nothing is to be inferred
+    return read_teacher_classes(classes, num_classes)

@@ -26,7 +26,9 @@ class TeacherParameters(FlowParameters):
     store: Location = Field(description="folder or URL of the store that holds the dataset's images table")
     dataset: DatasetName = Field(description="name of the dataset in the store")
     teacher: str = Field(
-        min_length=1, description="model name of timm, or torchvision/NAME; for example tf_efficientnet_lite0"
+        min_length=1,
+        description="model name of timm, torchvision/NAME, or wrn_28_2, resnet18_32 or conv4 for images of 32 pixels; "
+        "for example tf_efficientnet_lite0",
     )
     weights: WeightsName = Field(
         "pretrained",
@@ -36,8 +38,8 @@ class TeacherParameters(FlowParameters):
     classes: str = Field(
         "auto",
         min_length=1,
-        description="the teacher's class list: auto (ImageNet for 1000 outputs), imagenet-1k, none, or a text file "
-        "with one class a line, in order: a wnid, a name, or wnid<tab>name",
+        description="the teacher's class list: auto (that of a file which was trained here; else ImageNet for 1000 "
+        "outputs), imagenet-1k, none, or a text file with one class a line, in order: a wnid, a name, or wnid<tab>name",
     )
     input_size: InputSize | None = Field(
         None, description="pixels, or height x width such as 224x320; default: the teacher's own"

@@ -8,7 +8,9 @@ import torch
 from torch import nn
 
 from labelmill.models.device_forward import make_device_classifier, make_device_model
+from labelmill.models.students import build_student, describe_student
 from labelmill.models.teacher import load_teacher
+from labelmill.models.trained_weights import encode_trained
 
 CPU = torch.device("cpu")
 SIZE = (64, 96)
@@ -42,6 +44,26 @@ def test_make_device_model_in_fp32_gives_the_teachers_logits(teacher, pixels):
     facts = made.facts()
     assert (facts["precision"], facts["folded"]) == ("fp32", True)
     assert facts["folded_batch_norms"] == sum(isinstance(m, nn.BatchNorm2d) for m in teacher.model.modules())
+
+
+@pytest.mark.parametrize("name", ["wrn_28_2", "resnet18_32", "conv4"])
+def test_make_device_model_of_a_small_network_gives_its_logits(name, tmp_path):
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        student = build_student(name, num_classes=4)
+        for _ in range(3):
+            student.model(torch.randn(8, 3, 32, 32))  # its norms gather statistics
+    (tmp_path / "s.safetensors").write_bytes(encode_trained(student.model, describe_student(student, None)))
+    teacher = load_teacher(name, weights=str(tmp_path / "s.safetensors"))
+    pixels = torch.randint(0, 256, (3, 32, 32, 3), generator=torch.Generator().manual_seed(1), dtype=torch.uint8)
+
+    made = make_device_model(teacher.model, teacher.preprocessing, device=CPU, input_size=(32, 32))
+    whole = make_device_classifier(teacher.classifier, teacher.preprocessing, CPU)
+
+    expected = teacher.model(normalised(pixels, teacher))
+    assert made.facts()["folded"] is True
+    torch.testing.assert_close(made(pixels), expected, rtol=0, atol=1e-4)
+    torch.testing.assert_close(whole(pixels), expected.mean((2, 3)), rtol=0, atol=1e-4)
 
 
 def test_make_device_model_leaves_the_teacher_as_it_was(teacher, pixels):

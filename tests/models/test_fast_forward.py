@@ -12,8 +12,10 @@ from labelmill.models.classifier_split import SplitClassifier, split_at_pooling,
 from labelmill.models.dense_head import make_dense
 from labelmill.models.fast_forward import TOLERANCE, make_fast
 from labelmill.models.fused_convolution import NOTHING, works
+from labelmill.models.small_networks import conv4, resnet18_32, wrn_28_2
 from labelmill.schemas.errors import BadInput
 
+SMALL = {"wrn_28_2": wrn_28_2, "resnet18_32": resnet18_32, "conv4": conv4}
 needs_fused = pytest.mark.skipif(not works(NOTHING, torch.float32), reason="this torch has no fused convolution")
 
 
@@ -41,6 +43,8 @@ def randomise(model):
 def build(name):
     with torch.random.fork_rng():
         torch.manual_seed(0)
+        if name in SMALL:
+            return make_dense(split_at_pooling(randomise(SMALL[name](20)), name), name)
         if name.startswith("torchvision/"):
             model = randomise(torchvision.models.get_model(name.partition("/")[2], weights=None, num_classes=20))
             return make_dense(split_at_pooling(model, name), name)
@@ -88,6 +92,27 @@ def test_make_fast_of_a_family_keeps_the_logits_and_folds(name, batch_norms):
     assert fast.facts()["folded"] is True
     assert fast.facts()["folded_batch_norms"] == batch_norms
     assert difference(fast, model, draw(3, (81, 63))) <= TOLERANCE
+
+
+@pytest.mark.parametrize("size", [(32, 32), (33, 47)], ids=["usual", "odd"])
+@pytest.mark.parametrize(
+    ("name", "batch_norms", "activations", "sums"),
+    [("wrn_28_2", 13, 13, 12), ("resnet18_32", 20, 17, 8), ("conv4", 4, 4, 0)],
+)
+@needs_fused
+def test_make_fast_of_a_small_network_fuses_it_and_keeps_the_logits(name, batch_norms, activations, sums, size):
+    model = build(name)
+    fast = make_fast(model, input_size=size)
+    facts = fast.facts()
+    assert (facts["folded"], facts["folded_batch_norms"]) == (True, batch_norms)
+    assert (facts["fused_activations"], facts["fused_sums"]) == (activations, sums)
+    assert difference(fast, model, draw(3, size)) <= TOLERANCE
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_make_fast_of_a_small_network_in_bf16_stays_near_the_logits(name):
+    model = build(name)
+    assert difference(make_fast(model, precision="fast", input_size=(32, 32)), model, draw(3, (32, 32))) <= 0.05
 
 
 @pytest.mark.parametrize(

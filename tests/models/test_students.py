@@ -114,6 +114,23 @@ def test_build_student_torchvision_from_a_file_leaves_auxiliary_classifiers_behi
     assert student.model(torch.randn(2, 3, 64, 64)).shape == (2, 5)
 
 
+def test_build_student_pretrained_has_the_body_that_the_library_publishes(tmp_path, monkeypatch):
+    """As when it was downloaded before: torch takes the file of that name in its cache."""
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    published = torchvision.models.get_model_weights("squeezenet1_1").DEFAULT
+    with torch.random.fork_rng():
+        torch.manual_seed(5)
+        model = torchvision.models.squeezenet1_1(weights=None)
+    (tmp_path / "hub" / "checkpoints").mkdir(parents=True)
+    torch.save(model.state_dict(), tmp_path / "hub" / "checkpoints" / published.url.rpartition("/")[2])
+
+    student = seeded("torchvision/squeezenet1_1", num_classes=7, weights="pretrained")
+
+    assert all(same(student.model, model, model.state_dict().keys() - student.head))
+    assert student.weights_source == "pretrained IMAGENET1K_V1"
+    assert student.weights_digest == digest_weights(model)
+
+
 def test_build_student_from_a_timm_file_has_its_body(tmp_path):
     model = timm.create_model("test_efficientnet", num_classes=11)
     safetensors.torch.save_file(model.state_dict(), tmp_path / "w.safetensors")
@@ -129,11 +146,12 @@ def test_build_student_from_a_timm_file_has_its_body(tmp_path):
     ("classes", "kept"),
     [
         (named("cat", "dog", "cow"), True),
+        (named("cat", "dog", "cow").model_copy(update={"source": "a later version"}), True),
         (named("cat", "cow", "dog"), False),
         (None, False),
         (named("cat", "dog", "cow", "owl"), False),
     ],
-    ids=["same", "another order", "not known", "one more"],
+    ids=["same", "same from elsewhere", "another order", "not known", "one more"],
 )
 def test_build_student_keeps_a_head_that_was_trained_on_the_same_classes_alone(trained, classes, kept):
     path, model = trained
