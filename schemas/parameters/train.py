@@ -152,6 +152,9 @@ class TrainParameters(FlowParameters):
     checkpoint_every: int = Field(500, ge=1, description="steps between checkpoints; a killed run goes on at one")
     device: Device = Field("auto", description="where the student learns: auto, one, cpu, cuda or cuda:0")
     processes: int = Field(1, ge=1, le=64, description="that share each step: one for a GPU, or some on a CPU")
+    threads: int = Field(
+        0, ge=0, le=256, description="of a CPU's arithmetic in each process; 0: half of the cores; decides last bits"
+    )
     workers: int | None = Field(
         None, ge=0, le=256, description="processes that read, decode and augment, of each process; 0: none of their own"
     )

@@ -67,12 +67,11 @@ def train_process(plan: TrainingPlan, *, on_steps: OnSteps, on_images: Callable[
     """
     accelerator = open_accelerator(plan.parameters)
     ranks, rank = accelerator.num_processes, accelerator.process_index
-    workers = choose_workers(plan.parameters, accelerator)
-    if accelerator.device.type == "cpu":  # threads that wait for a core that a worker has slow every operation down
-        torch.set_num_threads(max(1, (os.cpu_count() or 1) // ranks - workers))
+    if accelerator.device.type == "cpu":
+        torch.set_num_threads(choose_threads(plan.parameters))
     batches, lost = build_batches(plan, rank=rank, ranks=ranks, on_images=on_images)
     loop = TrainingLoop(plan, build_objective(plan, accelerator), batches, accelerator)
-    facts = loop.run(workers=workers, on_steps=on_steps)
+    facts = loop.run(workers=choose_workers(plan.parameters, accelerator), on_steps=on_steps)
     if loop.records is None:
         return None
     model, kept_step = loop.finish()
@@ -98,6 +97,14 @@ def open_accelerator(parameters: TrainParameters) -> Accelerator:
     AcceleratorState._reset_state(reset_partial_state=True)  # of an earlier run of this process, perhaps on a device
     on_cpu = torch.cuda.device_count() == 0 or parameters.device == "cpu"
     return Accelerator(cpu=on_cpu, mixed_precision=_MIXED[parameters.precision])
+
+
+def choose_threads(parameters: TrainParameters) -> int:
+    """Return the threads of a CPU's arithmetic in each process, half of the cores: batches are made in the others.
+
+    Their number decides the order of sums, so it must not depend on the number of workers.
+    """
+    return parameters.threads or max(1, (os.cpu_count() or 1) // 2 // parameters.processes)
 
 
 def choose_workers(parameters: TrainParameters, accelerator: Accelerator) -> int:
