@@ -9,7 +9,6 @@ from typing import Any
 from labelmill.schemas.classes import ClassList
 from labelmill.schemas.errors import BadInput
 from labelmill.schemas.label_maps import MAP_COLUMNS, LabelMapMetadata
-from labelmill.schemas.pseudo_labels import PseudoLabelMetadata
 from labelmill.schemas.statistics import CHANNELS
 from labelmill.schemas.versions import Version
 from labelmill.tasks.store.metrics import metric_statements
@@ -136,7 +135,8 @@ def _label_maps(table: Table, version: Version, meta: LabelMapMetadata) -> str:
 
 
 def _pseudo_labels(table: Table, version: Version) -> str:
-    classes = PseudoLabelMetadata.model_validate(version.metadata).classes
+    listed: dict[str, Any] | None = version.metadata.get("classes")
+    classes = ClassList.model_validate(listed) if listed else None
     label, pseudo = _name_of("label", classes), _name_of("pseudo_class", classes)
     return (
         f"SELECT {_row(version)}, {_columns(version)}, {label} AS label_name, {pseudo} AS pseudo_name "
