@@ -30,7 +30,7 @@ def test_parse_further_teachers_gives_names_and_weights(also, expected):
 
 @pytest.mark.parametrize("also", ["=w.pth", "a,", "a=", ","])
 def test_parse_further_teachers_incomplete_is_refused(also):
-    with pytest.raises(BadInput, match="also: .*: expected NAME=WEIGHTS"):
+    with pytest.raises(BadInput, match=r"also: .*: expected NAME=WEIGHTS"):
         parse_further_teachers(also)
     with pytest.raises(ValidationError, match="also"):
         PseudolabelParameters(**GIVEN, also=also)
