@@ -31,7 +31,7 @@ check: .venv/.installed
 	$(PYTEST)
 
 # In this order: what is compared with scripts, peers and bounds, then what the labels are worth.
-BENCHES := relabel_speed peers pooling_speed sql_speed run_costs kills cuda_speed forward_speed fast_labels label_quality \
+BENCHES := relabel_speed pseudolabel_speed peers pooling_speed sql_speed run_costs kills cuda_speed forward_speed fast_labels label_quality \
 	lsun_speed ingest_speed coco_speed augment_speed anchors_speed
 
 bench: .venv/.installed

@@ -29,6 +29,7 @@ from labelmill.schemas.parameters import (
     IngestTableParameters,
     IngestVocParameters,
     IngestYoloParameters,
+    PseudolabelParameters,
     RelabelParameters,
     RenameParameters,
     SplitParameters,
@@ -74,6 +75,9 @@ FLOWS = {
         parameters=IngestTableParameters, module="labelmill.flows.ingest", function="ingest_table"
     ),
     "relabel": FlowEntry(parameters=RelabelParameters, module="labelmill.flows.relabel", function="relabel"),
+    "pseudolabel": FlowEntry(
+        parameters=PseudolabelParameters, module="labelmill.flows.pseudolabel", function="pseudolabel"
+    ),
     "imagenet-pipeline": FlowEntry(
         parameters=ImagenetPipelineParameters, module="labelmill.flows.pipeline", function="imagenet_pipeline"
     ),

@@ -1,4 +1,4 @@
-"""A teacher's dense model made fast for one thread of a CPU; it gives the same logits, and says what was done."""
+"""A teacher's model made fast for one thread of a CPU; it gives the same logits, and says what was done."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, fx, nn
 
-from labelmill.models.dense_head import DenseClassifier
 from labelmill.models.folding import (
     FAILURES,
     drop_identities,
@@ -42,10 +41,11 @@ _BF16_FLAGS = ("avx512_bf16", "amx_bf16", "bf16")  # of x86, x86, Arm
 
 
 class FastModel(nn.Module):
-    """Dense logits (B, C, h, w) float32 of normalised images (B, 3, H, W) float32 of the one size it was made for.
+    """Logits float32 of normalised images (B, 3, H, W) float32 of the one size it was made for.
 
-    Made by `make_fast`. It holds no state of a call: any number of threads may use it at once. The logits lie
-    channels last in memory. A batch runs in pieces of `piece` images.
+    They are (B, C, h, w) of a dense model, channels last in memory, and (B, C) of an ordinary classifier. Made by
+    `make_fast`. It holds no state of a call: any number of threads may use it at once. A batch runs in pieces of
+    `piece` images.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class FastModel(nn.Module):
 
     @torch.no_grad()
     def forward(self, images: Tensor) -> Tensor:
-        """Return the dense logits of a batch; raise BadInput for images of another size."""
+        """Return the logits of a batch; raise BadInput for images of another size."""
         if tuple(images.shape[2:]) != self.input_size:
             expected, came = ("x".join(map(str, size)) for size in (self.input_size, images.shape[2:]))
             raise BadInput(f"images: expected {expected} pixels, for which this model was made fast, got {came}")
@@ -110,8 +110,8 @@ class _Folded:
 
 
 @torch.no_grad()
-def make_fast(model: DenseClassifier, *, precision: Precision = "fp32", input_size: tuple[int, int]) -> FastModel:
-    """Return the model made fast for threads of a CPU that use one core each; the model itself stays as it is.
+def make_fast(model: nn.Module, *, precision: Precision = "fp32", input_size: tuple[int, int]) -> FastModel:
+    """Return a dense model or a classifier made fast for threads of a CPU of one core each; itself it stays as it is.
 
     `input_size` is (height, width) in pixels of all images to come. "fp32" keeps the logits (see TOLERANCE), "fast"
     takes bfloat16 where the processor computes with it, and is "fp32" elsewhere; `facts` says which. Whatever cannot
@@ -129,7 +129,7 @@ def make_fast(model: DenseClassifier, *, precision: Precision = "fp32", input_si
         torch.set_num_threads(threads)
 
 
-def _make(model: DenseClassifier, precision: Precision, input_size: tuple[int, int]) -> FastModel:
+def _make(model: nn.Module, precision: Precision, input_size: tuple[int, int]) -> FastModel:
     images = torch.randn((2, 3, *input_size), generator=torch.Generator().manual_seed(0))
     try:
         expected = model(images)
@@ -155,7 +155,7 @@ def _make(model: DenseClassifier, precision: Precision, input_size: tuple[int, i
     return fast
 
 
-def _fold(model: DenseClassifier, images: Tensor) -> _Folded:
+def _fold(model: nn.Module, images: Tensor) -> _Folded:
     graph = trace_graph(model)
     drop_identities(graph)
     batch_norms = fold_batch_norms(graph)
@@ -208,9 +208,7 @@ def _refuse_not_finite(logits: Tensor, expected: Tensor) -> None:
         raise ValueError("folded and in bfloat16, its logits are not finite")
 
 
-def _as_it_is(
-    model: DenseClassifier, dtype: torch.dtype, input_size: tuple[int, int], facts: dict[str, Any]
-) -> FastModel:
+def _as_it_is(model: nn.Module, dtype: torch.dtype, input_size: tuple[int, int], facts: dict[str, Any]) -> FastModel:
     body: nn.Module = copy.deepcopy(model).to(memory_format=torch.channels_last).eval()
     return FastModel(
         body=body if dtype is torch.float32 else _Autocast(body),

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any, Literal
+
 import pyarrow as pa
+from pydantic import BaseModel, ConfigDict, Field
+
+from labelmill.schemas.classes import ClassList
 
 PSEUDO_LABELS_SCHEMA = pa.schema(
     [
@@ -20,3 +25,17 @@ PSEUDO_LABELS_SCHEMA = pa.schema(
         pa.field("detail", pa.string()),
     ]
 )
+
+
+class PseudoLabelMetadata(BaseModel):
+    """What the numbers of a pseudo labels version mean: classes, how many are kept, views and teachers."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: Literal["pseudo_labels"] = "pseudo_labels"
+    num_classes: int
+    classes: ClassList | None = Field(description="the teachers' classes; None when they are not known")
+    top_k: int = Field(description="classes kept of each image")
+    views: str = Field(description="over what the probabilities of an image are averaged, besides teachers")
+    label_match: dict[str, Any] = Field(description="how the dataset's labels were matched to the teachers' classes")
+    teachers: tuple[dict[str, Any], ...] = Field(description="whose probabilities were averaged, all with equal weight")

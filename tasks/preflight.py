@@ -28,6 +28,7 @@ from labelmill.schemas.parameters import (
     IngestParameters,
     IngestSettings,
     IngestSvhnParameters,
+    PseudolabelParameters,
     RelabelParameters,
     RenameParameters,
     StatisticsParameters,
@@ -43,6 +44,7 @@ from labelmill.tasks.ingest.list_files import is_text
 from labelmill.tasks.ingest.sources import holds_files, is_archive
 from labelmill.tasks.label_map_files.preflight import check_export, check_import, check_writable
 from labelmill.tasks.lsun.environments import find_environments
+from labelmill.tasks.pseudo_labels.preflight import check_pseudolabel
 from labelmill.tasks.store import open_store
 from labelmill.tasks.svhn.digits import find_svhn_files
 from labelmill.tasks.train.preflight import check_train
@@ -193,6 +195,7 @@ _CHECKS: tuple[tuple[type | UnionType, Callable[[Any], object]], ...] = (
     (DomainsParameters, lambda given: open_store(given.store).table(f"{given.other}.images").version()),
     (FindLeaksParameters, _check_tables),
     (TeacherParameters, _check_teacher),
+    (PseudolabelParameters, check_pseudolabel),
     (ImportLabelMapsParameters, check_import),
     (ExportLabelMapsParameters, check_export),
     (ExportParameters, check_dataset),

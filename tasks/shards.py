@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 from labelmill.schemas.errors import BadInput
 from labelmill.schemas.images import TRANSIENT_REASONS, Reason
 from labelmill.schemas.versions import Part, Version
+from labelmill.tasks.ingest.sources import is_there
 from labelmill.tasks.store.table import Table
 
 RETRIED_REASONS = TRANSIENT_REASONS | {Reason.BROKEN_LINK, Reason.NOT_A_FILE, Reason.CHANGED}
@@ -50,3 +51,15 @@ def find_roots(version: Version, *, split: str | None, image_root: str | None) -
     if image_root is not None and len(wanted) > 1:
         raise BadInput(f"image_root: the splits {', '.join(wanted)} have a folder each; name one with split")
     return {name: image_root or recorded[name] for name in wanted}
+
+
+def find_present_roots(version: Version, *, split: str | None, image_root: str | None) -> dict[str, str]:
+    """Return what find_roots does; raise BadInput also for a folder that is not there."""
+    roots = find_roots(version, split=split, image_root=image_root)
+    for name, root in roots.items():
+        if not is_there(root):
+            raise BadInput(
+                f"images of split {name!r}: no such folder: {root}; when they are mounted elsewhere, "
+                "say so with image_root"
+            )
+    return roots

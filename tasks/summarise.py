@@ -29,11 +29,11 @@ def count_rejected(table: Table, parts: Sequence[Part]) -> dict[str, int]:
     return {reason: count for reason, count in reasons.most_common() if reason is not None}
 
 
-def count_agreement(store: Store, table: str, version: int) -> tuple[int, int]:
-    """Return on how many images the pooled class is the label, and how many could be compared."""
+def count_agreement(store: Store, table: str, version: int, column: str = "pooled_class") -> tuple[int, int]:
+    """Return on how many images the class in `column` is the label, and how many could be compared."""
     with store.connect() as sql:
         same, compared = sql.execute(
-            f"SELECT count(*) FILTER (pooled_class = label), count(label) FROM {_view(table, version)} "  # noqa: S608
+            f"SELECT count(*) FILTER ({column} = label), count(label) FROM {_view(table, version)} "  # noqa: S608
             "WHERE status = 'done'"
         ).fetchall()[0]
     return same, compared

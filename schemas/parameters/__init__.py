@@ -35,6 +35,7 @@ from labelmill.schemas.parameters.ingest import (
 )
 from labelmill.schemas.parameters.label_map_files import ExportLabelMapsParameters, ImportLabelMapsParameters
 from labelmill.schemas.parameters.lsun import SPLIT_BY_NAME, IngestLsunParameters
+from labelmill.schemas.parameters.pseudolabel import PseudolabelParameters, parse_further_teachers
 from labelmill.schemas.parameters.relabel import ImagenetPipelineParameters, RelabelParameters, TeacherParameters
 from labelmill.schemas.parameters.rename import RenameParameters
 from labelmill.schemas.parameters.small_images import IngestCifarParameters, IngestSvhnParameters
@@ -81,6 +82,7 @@ __all__ = [
     "InputSize",
     "LocalPath",
     "Location",
+    "PseudolabelParameters",
     "RelabelParameters",
     "RenameParameters",
     "Share",
@@ -91,6 +93,7 @@ __all__ = [
     "TrainParameters",
     "WeightsName",
     "parse_device",
+    "parse_further_teachers",
     "parse_input_size",
     "parse_share",
     "parse_sizes",

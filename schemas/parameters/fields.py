@@ -56,7 +56,7 @@ def parse_share(share: str) -> tuple[int, int]:
     return int(match[1]), int(match[2])
 
 
-def make_absolute(weights: str) -> str:
+def make_weights_absolute(weights: str) -> str:
     """Keep a path of weights good for whoever reads the lineage in another folder, or runs the flow there."""
     if not weights or weights == "pretrained" or weights.startswith("package:"):
         return weights
@@ -105,7 +105,7 @@ Location = Annotated[
 ]
 WeightsName = Annotated[
     str,
-    AfterValidator(make_absolute),
+    AfterValidator(make_weights_absolute),
     WithJsonSchema({"type": "string", "pattern": "^(/|package:|pretrained$)"}),
 ]
 Device = Annotated[str, AfterValidator(_check_device)]

@@ -15,7 +15,7 @@ from labelmill.schemas.parameters.fields import (
     LocalPath,
     Location,
     TableName,
-    make_absolute,
+    make_weights_absolute,
 )
 from labelmill.schemas.policy_presets import POLICY_FILES
 
@@ -23,11 +23,11 @@ ObjectiveName = Literal["supervised", "relabel", "pseudo", "uda", "mpl"]
 
 
 def _check_student_weights(weights: str) -> str:
-    return weights if weights == "none" else make_absolute(weights)
+    return weights if weights == "none" else make_weights_absolute(weights)
 
 
 def _check_policy(policy: str) -> str:
-    return make_absolute(policy) if policy.endswith(POLICY_FILES) else policy
+    return make_weights_absolute(policy) if policy.endswith(POLICY_FILES) else policy
 
 
 def parse_sizes(sizes: str) -> tuple[int, ...]:

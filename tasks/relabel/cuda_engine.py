@@ -48,7 +48,7 @@ class CudaEngine:
             teacher.model, teacher.preprocessing, device=self._device, input_size=settings.input_size,
             precision=settings.precision,
         )  # fmt: skip
-        self._facts = {**self._model.facts(), **_device_facts(self._device)}
+        self._facts = {**self._model.facts(), **device_facts(self._device)}
         self._pipeline = self._make_pipeline(self._find_top, settings.input_size)
 
     def label(
@@ -107,7 +107,8 @@ class CudaEngine:
         return lambda pixels: (dense(pixels).mean((2, 3)).softmax(1),)
 
 
-def _device_facts(device: torch.device) -> dict[str, Any]:
+def device_facts(device: torch.device) -> dict[str, Any]:
+    """Return what a device and its libraries are, as JSON takes it."""
     if device.type != "cuda":
         return {"device": device.type}
     return {

@@ -11,12 +11,11 @@ from typing import Any
 from labelmill.models.class_match import ClassMatch, match_classes
 from labelmill.models.teacher import Teacher, load_teacher
 from labelmill.schemas.classes import ClassList
-from labelmill.schemas.errors import BadInput, WorkFailed
+from labelmill.schemas.errors import WorkFailed
 from labelmill.schemas.label_maps import LabelMapMetadata
 from labelmill.schemas.parameters import RelabelParameters, parse_input_size
 from labelmill.schemas.versions import Version, digest_json
 from labelmill.tasks.commit_label_maps import commit_label_maps
-from labelmill.tasks.ingest.sources import is_there
 from labelmill.tasks.lineage import make_lineage
 from labelmill.tasks.relabel.calibrate import Calibration, calibrate
 from labelmill.tasks.relabel.devices import choose_batch_size, choose_devices
@@ -28,7 +27,7 @@ from labelmill.tasks.relabel.remote_shard import RemoteJob
 from labelmill.tasks.relabel.settings import RelabelSettings
 from labelmill.tasks.relabel.shards import LabelMapJob, plan_shards
 from labelmill.tasks.relabel.share import gather_receipts, take_share
-from labelmill.tasks.shards import Shard, find_roots
+from labelmill.tasks.shards import Shard, find_present_roots
 from labelmill.tasks.store import open_store
 from labelmill.tasks.store.receipts import Receipt
 from labelmill.tasks.store.table import Table
@@ -74,7 +73,7 @@ def prepare_run(parameters: RelabelParameters) -> RelabelRun:
     """
     images = open_store(parameters.store).table(f"{parameters.dataset}.images")
     version = images.version(parameters.images_version)
-    roots = _roots(parameters, version)
+    roots = find_present_roots(version, split=parameters.split, image_root=parameters.image_root)
     devices = choose_devices(parameters.device)
     source = TeacherSource(name=parameters.teacher, weights=parameters.weights, classes=parameters.classes)
     teacher = load_teacher(source.name, weights=source.weights, classes=source.classes)
@@ -148,17 +147,6 @@ def _prepare(
         parameters=parameters, job=job, shards=shards, mine=take_share(shards, parameters.share),
         images_version=version, calibration=calibration, match=match, grid=grid,
     )  # fmt: skip
-
-
-def _roots(parameters: RelabelParameters, version: Version) -> dict[str, str]:
-    roots = find_roots(version, split=parameters.split, image_root=parameters.image_root)
-    for split, root in roots.items():
-        if not is_there(root):
-            raise BadInput(
-                f"images of split {split!r}: no such folder: {root}; when they are mounted elsewhere, "
-                "say so with image_root"
-            )
-    return roots
 
 
 def commit_run(run: RelabelRun, mine: Sequence[Receipt]) -> Version | None:

@@ -79,16 +79,41 @@ def load_resized(image: ImageToLabel, loading: Loading) -> Pixels:
 
     Raises RejectedImage, with reason `changed` when the file is not the one that was ingested.
     """
+    return load_at_sizes(image, (loading,))[0]
+
+
+def load_at_sizes(image: ImageToLabel, loadings: Sequence[Loading]) -> list[Pixels]:
+    """Read an image once and resize the whole of it in several ways (see load_resized)."""
     data = read_ingested(image.path, size=image.bytes, sha256=image.sha256)
-    height, width = loading.size
+    decoded: dict[tuple[Resizer, tuple[int, int] | None, int], Image.Image | Tensor] = {}
+    resized = []
+    for loading in loadings:
+        at_least = _decoded_size(loading)
+        way = (loading.resizer, at_least, loading.max_pixels)
+        if way not in decoded:
+            decoded[way] = _decode(data, loading, at_least)
+        resized.append(_resize(decoded[way], loading))
+    return resized
+
+
+def _decoded_size(loading: Loading) -> tuple[int, int] | None:
     ratio = SCALED_DECODING_RATIO // 2
-    at_least = (height * ratio, width * ratio) if loading.scaled_decoding else None
+    height, width = loading.size
+    return (height * ratio, width * ratio) if loading.scaled_decoding else None
+
+
+def _decode(data: bytes, loading: Loading, at_least: tuple[int, int] | None) -> Image.Image | Tensor:
     if loading.resizer == "pillow":
-        picture = decode_rgb(data, max_pixels=loading.max_pixels, at_least=at_least)
+        return decode_rgb(data, max_pixels=loading.max_pixels, at_least=at_least)
+    return torch.from_numpy(decode_array(data, max_pixels=loading.max_pixels, at_least=at_least))
+
+
+def _resize(picture: Image.Image | Tensor, loading: Loading) -> Pixels:
+    height, width = loading.size
+    if isinstance(picture, Image.Image):
         return np.asarray(picture.resize((width, height), _FILTERS[loading.interpolation]))
-    pixels = torch.from_numpy(decode_array(data, max_pixels=loading.max_pixels, at_least=at_least))
     resized = v2.resize(
-        pixels.permute(2, 0, 1),  # channels last in memory: twice as fast as planes
+        picture.permute(2, 0, 1),  # channels last in memory: twice as fast as planes
         [height, width],
         interpolation=_TORCHVISION_FILTERS[loading.interpolation],
         antialias=True,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -118,7 +118,7 @@ def label_rows(
     on_batch(len(rows) - len(good), len(rows) - len(good))
     to_label = rows.take(pa.array(good, pa.int64()))
     labelled = job.engine.label(
-        [_image(job, row) for row in to_label.select(["uri", "split", "sha256", "bytes"]).to_pylist()],
+        list_images(to_label, job.roots),
         temperature=job.temperature,
         on_batch=on_batch,
     )
@@ -128,9 +128,12 @@ def label_rows(
     return results
 
 
-def _image(job: LabelMapJob, row: dict[str, Any]) -> ImageToLabel:
-    path = join_location(job.roots[row["split"]], row["uri"])
-    return ImageToLabel(path=path, sha256=row["sha256"], bytes=row["bytes"])
+def list_images(rows: pa.Table, roots: Mapping[str, str]) -> list[ImageToLabel]:
+    """Return the images of some rows, `roots` holding each split's folder or URL."""
+    return [
+        ImageToLabel(path=join_location(roots[row["split"]], row["uri"]), sha256=row["sha256"], bytes=row["bytes"])
+        for row in rows.select(["uri", "split", "sha256", "bytes"]).to_pylist()
+    ]
 
 
 def build_rows(rows: pa.Table, results: Sequence[Labelled | None], labels: Sequence[int | None]) -> pa.Table:

@@ -50,6 +50,14 @@ class Table:
         """The table's folder, or its URL."""
         return self.files.root
 
+    def check_name(self) -> None:
+        """Raise BadInput for a name that SQL's views have: no version can be committed under it."""
+        if _NAME_OF_A_VIEW.fullmatch(self.name.partition(".")[2]):
+            raise BadInput(
+                f"table name {self.name!r}: names that end in _v and a number, or start with label_cells or "
+                "label_classes, are those of views"
+            )
+
     def exists(self) -> bool:
         """Tell whether there is anything of this table."""
         return bool(self.files.folders())
@@ -129,11 +137,7 @@ class Table:
         wanted and stays. Raises BadInput for a change without parts or with other columns, StoreDamaged when a part
         is not there.
         """
-        if _NAME_OF_A_VIEW.fullmatch(self.name.partition(".")[2]):
-            raise BadInput(
-                f"table name {self.name!r}: names that end in _v and a number, or start with label_cells or "
-                "label_classes, are those of views"
-            )
+        self.check_name()
         columns = tuple(Column(name=f.name, type=str(f.type)) for f in schema)
         while True:
             # Before `latest`: a version that another writer adds from here on takes this number, and we begin anew.

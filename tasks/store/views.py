@@ -54,6 +54,8 @@ def _version_views(table: Table, version: Version) -> Iterator[tuple[str, str]]:
         # label_maps_b has label_cells_b beside it, and a table soft has label_cells_soft
         yield f"label_classes{suffix}", _label_classes(table, version, meta)
         yield f"label_cells{suffix}", _label_cells(table, version, meta)
+    elif kind == "pseudo_labels":
+        yield name, _pseudo_labels(table, version)
     elif kind == "statistics":
         yield name, f"SELECT {_row(version)}, {_columns(version)} FROM {_files(table, version)}"
         yield f"{name}_channels", _statistics_channels(table, version)
@@ -128,6 +130,16 @@ def _label_maps(table: Table, version: Version, meta: LabelMapMetadata) -> str:
     label, pooled = _name_of("label", meta.classes), _name_of("pooled_class", meta.classes)
     return (
         f"SELECT {_row(version)}, {_columns(version, MAP_COLUMNS)}, {label} AS label_name, {pooled} AS pooled_name "
+        f"FROM {_files(table, version)}"
+    )
+
+
+def _pseudo_labels(table: Table, version: Version) -> str:
+    listed: dict[str, Any] | None = version.metadata.get("classes")
+    classes = ClassList.model_validate(listed) if listed else None
+    label, pseudo = _name_of("label", classes), _name_of("pseudo_class", classes)
+    return (
+        f"SELECT {_row(version)}, {_columns(version)}, {label} AS label_name, {pseudo} AS pseudo_name "
         f"FROM {_files(table, version)}"
     )
 

@@ -9,6 +9,7 @@ from labelmill.flows.registry import FLOWS
 
 GIVEN = {
     "relabel": {"store": "/s", "dataset": "imagenet", "teacher": "resnet18"},
+    "pseudolabel": {"store": "/s", "dataset": "imagenet", "teacher": "resnet18"},
     "ingest-imagenet": {"source": "/i", "store": "/s", "dataset": "imagenet"},
     "ingest-folder": {"source": "/i", "store": "/s", "dataset": "pets"},
     "extract": {"source": "/a.tar", "out": "/o"},

@@ -279,3 +279,20 @@ def test_facts_given_away_cannot_change_the_models(lite):
     fast = make_fast(lite, input_size=(64, 64))
     fast.facts()["precision"] = "other"
     assert fast.facts()["precision"] == "fp32"
+
+
+@pytest.mark.parametrize(
+    "name", ["tf_efficientnet_lite0", "mobilenetv3_small_050", "test_convnext", "resnet18", "test_vit"]
+)
+@torch.no_grad()
+def test_make_fast_of_an_ordinary_classifier_gives_its_logits(name):
+    """Heads of one layer and of several; one that has no batch norm to fold, and none that is convolutional."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = randomise(timm.create_model(name, num_classes=20))
+    size = (160, 160) if name == "test_vit" else (96, 128)
+    fast = make_fast(model, input_size=size)
+    images = draw(3, size)
+    assert fast(images).shape == (3, 20)
+    assert torch.allclose(fast(images), model(images), rtol=TOLERANCE, atol=TOLERANCE)
+    assert torch.allclose(fast(images.flip(3)), model(images.flip(3)), rtol=TOLERANCE, atol=TOLERANCE)

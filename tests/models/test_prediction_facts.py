@@ -4,6 +4,8 @@ import math
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from labelmill.models.prediction_facts import find_prediction_facts
 from labelmill.schemas.errors import BadInput
@@ -29,3 +31,24 @@ def test_find_prediction_facts_sure_prediction_has_no_entropy():
 def test_find_prediction_facts_wrong_input_is_refused_by_name(probabilities, top_k, said):
     with pytest.raises(BadInput, match=said):
         find_prediction_facts(probabilities, top_k)
+
+
+@given(
+    st.integers(2, 12).flatmap(
+        lambda classes: st.lists(
+            st.lists(st.floats(-30, 30, width=32), min_size=classes, max_size=classes), min_size=1, max_size=4
+        )
+    ),
+    st.data(),
+)
+def test_find_prediction_facts_agree_with_the_distribution(logits, data):
+    probabilities = torch.tensor(logits).softmax(1)
+    count = probabilities.shape[1]
+    facts = find_prediction_facts(probabilities, data.draw(st.integers(1, count)))
+    assert torch.equal(facts.probabilities, probabilities.gather(1, facts.class_ids))
+    assert torch.equal(facts.confidence, probabilities.amax(1))
+    assert bool((facts.probabilities.diff(dim=1) <= 0).all())
+    assert bool(((facts.margin >= 0) & (facts.margin <= facts.confidence)).all())
+    assert bool(((facts.entropy >= 0) & (facts.entropy <= math.log(count) + 1e-5)).all())
+    ties = facts.probabilities.diff(dim=1) == 0
+    assert bool((facts.class_ids.diff(dim=1)[ties] > 0).all())  # the lower id comes first

@@ -8,7 +8,7 @@ from PIL import Image
 
 from labelmill.schemas.images import Reason
 from labelmill.tasks.images.rejected_image import RejectedImage
-from labelmill.tasks.relabel.load import Loading, choose_resizer, load_each, load_resized, normalise
+from labelmill.tasks.relabel.load import Loading, choose_resizer, load_at_sizes, load_each, load_resized, normalise
 
 RESIZERS = ["pillow", "torchvision"]
 
@@ -115,3 +115,15 @@ def test_load_each_without_a_digest_takes_the_length_for_it(saved):
     first, *others = load_each(given, loading)
     assert not isinstance(first, RejectedImage)
     assert [rejected.reason for rejected in others] == ["changed", "changed"]
+
+
+@pytest.mark.parametrize("resizers", [("pillow", "pillow"), ("torchvision", "torchvision"), ("pillow", "torchvision")])
+@pytest.mark.parametrize("scaled", [False, True])
+def test_load_at_sizes_gives_what_each_gives_alone(saved, resizers, scaled):
+    image = saved(smooth(400, 600), "a.jpg", quality=90)
+    loadings = [
+        Loading(size=size, interpolation="bicubic", max_pixels=10**6, resizer=resizer, scaled_decoding=scaled)
+        for size, resizer in zip([(64, 96), (48, 32)], resizers, strict=True)
+    ]
+    for together, loading in zip(load_at_sizes(image, loadings), loadings, strict=True):
+        assert np.array_equal(together, load_resized(image, loading))
