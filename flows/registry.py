@@ -11,6 +11,7 @@ from labelmill.schemas.outcomes import Outcome
 from labelmill.schemas.parameters import (
     AnchorsParameters,
     AugmentParameters,
+    DisagreementsParameters,
     DomainsParameters,
     EpisodesParameters,
     ExportLabelMapsParameters,
@@ -29,10 +30,13 @@ from labelmill.schemas.parameters import (
     IngestTableParameters,
     IngestVocParameters,
     IngestYoloParameters,
+    PseudoReportParameters,
     RelabelParameters,
     RenameParameters,
+    SelectParameters,
     SplitParameters,
     StatisticsParameters,
+    VerdictsParameters,
 )
 
 
@@ -92,5 +96,13 @@ FLOWS = {
         parameters=StatisticsParameters, module="labelmill.flows.statistics", function="statistics"
     ),
     "augment": FlowEntry(parameters=AugmentParameters, module="labelmill.flows.augment", function="augment"),
+    "select": FlowEntry(parameters=SelectParameters, module="labelmill.flows.selection", function="select"),
+    "pseudo-report": FlowEntry(
+        parameters=PseudoReportParameters, module="labelmill.flows.selection", function="pseudo_report"
+    ),
+    "disagreements": FlowEntry(
+        parameters=DisagreementsParameters, module="labelmill.flows.review", function="disagreements"
+    ),
+    "verdicts": FlowEntry(parameters=VerdictsParameters, module="labelmill.flows.review", function="verdicts"),
     "anchors": FlowEntry(parameters=AnchorsParameters, module="labelmill.flows.anchors", function="anchors"),
 }

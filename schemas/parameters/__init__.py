@@ -37,6 +37,13 @@ from labelmill.schemas.parameters.label_map_files import ExportLabelMapsParamete
 from labelmill.schemas.parameters.lsun import SPLIT_BY_NAME, IngestLsunParameters
 from labelmill.schemas.parameters.relabel import ImagenetPipelineParameters, RelabelParameters, TeacherParameters
 from labelmill.schemas.parameters.rename import RenameParameters
+from labelmill.schemas.parameters.selection import (
+    ChooseParameters,
+    DisagreementsParameters,
+    PseudoReportParameters,
+    SelectParameters,
+    VerdictsParameters,
+)
 from labelmill.schemas.parameters.small_images import IngestCifarParameters, IngestSvhnParameters
 from labelmill.schemas.parameters.splits import (
     DivideParameters,
@@ -53,8 +60,10 @@ __all__ = [
     "SPLIT_BY_NAME",
     "AnchorsParameters",
     "AugmentParameters",
+    "ChooseParameters",
     "DemoParameters",
     "Device",
+    "DisagreementsParameters",
     "DivideParameters",
     "DomainsParameters",
     "EpisodesParameters",
@@ -80,13 +89,16 @@ __all__ = [
     "InputSize",
     "LocalPath",
     "Location",
+    "PseudoReportParameters",
     "RelabelParameters",
     "RenameParameters",
+    "SelectParameters",
     "Share",
     "SplitParameters",
     "StatisticsParameters",
     "TableName",
     "TeacherParameters",
+    "VerdictsParameters",
     "WeightsName",
     "parse_device",
     "parse_input_size",
