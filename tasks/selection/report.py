@@ -113,6 +113,8 @@ def build_report(
         rows.append(
             {
                 **_describe(threshold, of_classes.sum(0), int(images.sum())),
+                "class_id": None,
+                "class_name": None,
                 "classes": int((sizes > 0).sum()),
                 "balance": measure_balance(sizes),
                 "largest": int(sizes.max()),
