@@ -11,6 +11,7 @@ from labelmill.schemas.outcomes import Outcome
 from labelmill.schemas.parameters import (
     AnchorsParameters,
     AugmentParameters,
+    DisagreementsParameters,
     DomainsParameters,
     EpisodesParameters,
     ExportLabelMapsParameters,
@@ -30,11 +31,14 @@ from labelmill.schemas.parameters import (
     IngestVocParameters,
     IngestYoloParameters,
     PseudolabelParameters,
+    PseudoReportParameters,
     RelabelParameters,
     RenameParameters,
+    SelectParameters,
     SplitParameters,
     StatisticsParameters,
     TrainParameters,
+    VerdictsParameters,
 )
 
 
@@ -98,5 +102,13 @@ FLOWS = {
     ),
     "augment": FlowEntry(parameters=AugmentParameters, module="labelmill.flows.augment", function="augment"),
     "train": FlowEntry(parameters=TrainParameters, module="labelmill.flows.train", function="train"),
+    "select": FlowEntry(parameters=SelectParameters, module="labelmill.flows.selection", function="select"),
+    "pseudo-report": FlowEntry(
+        parameters=PseudoReportParameters, module="labelmill.flows.selection", function="pseudo_report"
+    ),
+    "disagreements": FlowEntry(
+        parameters=DisagreementsParameters, module="labelmill.flows.review", function="disagreements"
+    ),
+    "verdicts": FlowEntry(parameters=VerdictsParameters, module="labelmill.flows.review", function="verdicts"),
     "anchors": FlowEntry(parameters=AnchorsParameters, module="labelmill.flows.anchors", function="anchors"),
 }

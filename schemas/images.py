@@ -33,6 +33,7 @@ class Reason(StrEnum):
     NO_LABEL = "no_label"
     CHANGED = "changed"
     NOT_FINITE = "not_finite"
+    DROPPED = "dropped"
 
 
 TRANSIENT_REASONS = frozenset({Reason.MISSING, Reason.UNREADABLE})

@@ -14,6 +14,8 @@ from labelmill.schemas.locations import is_object_url
 from labelmill.schemas.parameters import (
     AnchorsParameters,
     AugmentParameters,
+    ChooseParameters,
+    DisagreementsParameters,
     DivideParameters,
     DomainsParameters,
     ExportLabelMapsParameters,
@@ -29,11 +31,13 @@ from labelmill.schemas.parameters import (
     IngestSettings,
     IngestSvhnParameters,
     PseudolabelParameters,
+    PseudoReportParameters,
     RelabelParameters,
     RenameParameters,
     StatisticsParameters,
     TeacherParameters,
     TrainParameters,
+    VerdictsParameters,
 )
 from labelmill.tasks.anchors.preflight import check_anchors
 from labelmill.tasks.augmentation.preflight import check_augment
@@ -45,6 +49,8 @@ from labelmill.tasks.ingest.sources import holds_files, is_archive
 from labelmill.tasks.label_map_files.preflight import check_export, check_import, check_writable
 from labelmill.tasks.lsun.environments import find_environments
 from labelmill.tasks.pseudo_labels.preflight import check_pseudolabel
+from labelmill.tasks.selection.preflight import check_choose
+from labelmill.tasks.selection.verdict_file import check_verdicts
 from labelmill.tasks.store import open_store
 from labelmill.tasks.svhn.digits import find_svhn_files
 from labelmill.tasks.train.preflight import check_train
@@ -66,7 +72,7 @@ def _check_images(parameters: RelabelParameters | StatisticsParameters | DivideP
     open_store(parameters.store).table(f"{parameters.dataset}.images").version(parameters.images_version)
 
 
-def _check_report(parameters: StatisticsParameters) -> None:
+def _check_report(parameters: StatisticsParameters | PseudoReportParameters | DisagreementsParameters) -> None:
     """Raise BadInput when the page, which is written after all work, could not be."""
     if parameters.report is None:
         return
@@ -191,7 +197,9 @@ _CHECKS: tuple[tuple[type | UnionType, Callable[[Any], object]], ...] = (
     (ExtractParameters, _check_extract),
     (AugmentParameters, _check_augment),
     (RelabelParameters | StatisticsParameters | DivideParameters, _check_images),
-    (StatisticsParameters, _check_report),
+    (StatisticsParameters | PseudoReportParameters | DisagreementsParameters, _check_report),
+    (ChooseParameters, check_choose),
+    (VerdictsParameters, check_verdicts),
     (DomainsParameters, lambda given: open_store(given.store).table(f"{given.other}.images").version()),
     (FindLeaksParameters, _check_tables),
     (TeacherParameters, _check_teacher),

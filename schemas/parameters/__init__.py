@@ -38,6 +38,13 @@ from labelmill.schemas.parameters.lsun import SPLIT_BY_NAME, IngestLsunParameter
 from labelmill.schemas.parameters.pseudolabel import PseudolabelParameters, parse_further_teachers
 from labelmill.schemas.parameters.relabel import ImagenetPipelineParameters, RelabelParameters, TeacherParameters
 from labelmill.schemas.parameters.rename import RenameParameters
+from labelmill.schemas.parameters.selection import (
+    ChooseParameters,
+    DisagreementsParameters,
+    PseudoReportParameters,
+    SelectParameters,
+    VerdictsParameters,
+)
 from labelmill.schemas.parameters.small_images import IngestCifarParameters, IngestSvhnParameters
 from labelmill.schemas.parameters.splits import (
     DivideParameters,
@@ -55,8 +62,10 @@ __all__ = [
     "SPLIT_BY_NAME",
     "AnchorsParameters",
     "AugmentParameters",
+    "ChooseParameters",
     "DemoParameters",
     "Device",
+    "DisagreementsParameters",
     "DivideParameters",
     "DomainsParameters",
     "EpisodesParameters",
@@ -82,15 +91,18 @@ __all__ = [
     "InputSize",
     "LocalPath",
     "Location",
+    "PseudoReportParameters",
     "PseudolabelParameters",
     "RelabelParameters",
     "RenameParameters",
+    "SelectParameters",
     "Share",
     "SplitParameters",
     "StatisticsParameters",
     "TableName",
     "TeacherParameters",
     "TrainParameters",
+    "VerdictsParameters",
     "WeightsName",
     "parse_device",
     "parse_further_teachers",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -39,6 +39,7 @@ from labelmill.tasks.ingest.plan import (
 from labelmill.tasks.ingest.real import read_real
 from labelmill.tasks.ingest.rows import IMAGES_LAYOUT, RowSettings, build_rows
 from labelmill.tasks.ingest.sources import Listing, holds_files, list_source
+from labelmill.tasks.ingest.verdicts import VERDICT_COLUMNS, apply_verdicts
 from labelmill.tasks.lineage import make_lineage
 from labelmill.tasks.pause_collection import pause_collection
 from labelmill.tasks.preflight import refuse_store_in_source
@@ -61,6 +62,7 @@ class IngestRun:
     dropped: frozenset[str]  # those of them that no image is left of
     run: str
     repeated: int = 0  # members of the archive that a later one of their name hides
+    inputs: dict[str, int] = field(default_factory=dict)  # the verdicts of people that were applied
 
     @property
     def files_to_read(self) -> int:
@@ -129,6 +131,10 @@ def prepare_ingest(
     rows = table.read(latest, columns) if latest else IMAGES_SCHEMA.empty_table().select(columns)
     on_expected(root, len(files) - len(rows))
     ids = make_image_ids(files, id_prefix=parameters.id_prefix)
+    verdicts = open_store(parameters.store).table(f"{parameters.dataset}.verdicts")
+    decided = verdicts.latest()
+    if decided is not None:
+        files, labels = apply_verdicts(verdicts.read(decided, VERDICT_COLUMNS), ids, files, labels)
     plan = _plan(parameters, ids, files, labels, rows, settings)
     refuse_replaced_split(plan, latest, dataset=parameters.dataset, split=parameters.split, root=root)
     older = list(parts_of_split(latest, rows, parameters.split))
@@ -141,6 +147,7 @@ def prepare_ingest(
         before=frozenset(part.path for part, _ in older),
         dropped=frozenset(part.path for part, ids in older if known.keys().isdisjoint(ids)),
         run=run, repeated=listing.repeated,
+        inputs={verdicts.name: decided.number} if decided is not None else {},
     )  # fmt: skip
 
 
@@ -228,7 +235,9 @@ def commit_ingest(run: IngestRun, receipts: Sequence[Receipt]) -> Version:
             },
         )
 
-    version = run.table.commit(change, schema=IMAGES_SCHEMA, lineage=make_lineage(run.flow, run.parameters))
+    version = run.table.commit(
+        change, schema=IMAGES_SCHEMA, lineage=make_lineage(run.flow, run.parameters, inputs=run.inputs)
+    )
     run.table.receipts.close_run(run.run)
     return version
 

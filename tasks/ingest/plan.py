@@ -99,6 +99,8 @@ def _needs_reading(
         return True
     if file.rejected is not None:
         return reason != file.rejected[0]
+    if reason == Reason.DROPPED:  # by a verdict that is no more
+        return True
     of_entry = KIND_REASONS[file.kind][0] if file.kind in KIND_REASONS else None
     if reason in TRANSIENT_REASONS or (reason if reason in _ENTRY_REASONS else None) != of_entry:
         return True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from html import escape
 
 from labelmill.schemas.images import Status
@@ -24,7 +25,7 @@ def format_card(card: Card) -> str:
         reason = f"<p><b>{escape(row.reason or Status.REJECTED)}</b>"
         return f'<article class="card"><header>{head}</header>{reason} {escape(row.detail or "")}</p></article>'
     style = f" style=\"--photo: url('{card.photo.uri}')\"" if card.photo.uri else ""
-    labels = f"<div><h3>Pooled label of the whole image</h3>{_bars(card.bars)}</div>{_crops(card)}"
+    labels = f"<div><h3>Pooled label of the whole image</h3>{format_bars(card.bars)}</div>{_crops(card)}"
     return (
         f'<article class="card"{style}><header>{head}</header><div class="figures">{_figures(card)}</div>'
         f'<div class="labels">{labels}</div></article>'
@@ -96,7 +97,8 @@ def _box(number: int, box: Box) -> str:
     return f'<div class="box" style="{place}"><span>{number}</span></div>'
 
 
-def _bars(bars: tuple[Bar, ...]) -> str:
+def format_bars(bars: Sequence[Bar]) -> str:
+    """Return a list of classes with their probabilities as bars."""
     return f'<ul class="bars">{"".join(map(_bar, bars))}</ul>'
 
 
@@ -118,7 +120,7 @@ def _crops(card: Card) -> str:
     for number, (crop, bars) in enumerate(card.crops, start=1):
         pieces.append(
             f'<div><h3>Pooled label of crop {number}</h3><div class="crop">{_cut(card.photo, crop.box)}'
-            f"<div><p>really in it: {escape(crop.content)}</p>{_bars(bars)}</div></div></div>"
+            f"<div><p>really in it: {escape(crop.content)}</p>{format_bars(bars)}</div></div></div>"
         )
     return "".join(pieces)
 

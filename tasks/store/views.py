@@ -10,7 +10,8 @@ from labelmill.schemas.classes import ClassList
 from labelmill.schemas.errors import BadInput
 from labelmill.schemas.label_maps import MAP_COLUMNS, LabelMapMetadata
 from labelmill.schemas.statistics import CHANNELS
-from labelmill.schemas.versions import Version
+from labelmill.schemas.versions import Part, Version
+from labelmill.tasks.store.label_macros import label_statements
 from labelmill.tasks.store.metrics import metric_statements
 from labelmill.tasks.store.store import Store
 from labelmill.tasks.store.table import Table
@@ -22,6 +23,7 @@ def view_statements(store: Store) -> Iterator[str]:
     `row` is 0…n−1 in the order of the version's parts, which DuckDB tells apart by `file_index`.
     """
     yield from metric_statements()
+    yield from label_statements()
     for dataset in sorted({name.partition(".")[0] for name in store.tables()}):
         yield f'CREATE SCHEMA IF NOT EXISTS "{dataset}"'
     for name in store.tables():
@@ -40,6 +42,18 @@ def quote(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
+def name_view(version: Version) -> str:
+    """Return the quoted name of a version's view."""
+    dataset, _, name = version.table.partition(".")
+    return f'"{dataset}"."{name}_v{version.number}"'
+
+
+def select_parts(table: Table, version: Version, parts: Sequence[Part]) -> str:
+    """Return a SELECT over some of a version's parts; `row` is 0…n−1 among these."""
+    piece = version.model_copy(update={"parts": tuple(parts)})
+    return f"SELECT {_row(piece)}, {_columns(piece)} FROM {_files(table, piece)}"
+
+
 def _version_views(table: Table, version: Version) -> Iterator[tuple[str, str]]:
     name = table.name.partition(".")[2]
     kind = version.metadata.get("kind")
@@ -56,6 +70,8 @@ def _version_views(table: Table, version: Version) -> Iterator[tuple[str, str]]:
         yield f"label_cells{suffix}", _label_cells(table, version, meta)
     elif kind == "pseudo_labels":
         yield name, _pseudo_labels(table, version)
+    elif kind == "manifest":
+        yield name, _manifest(table, version)
     elif kind == "statistics":
         yield name, f"SELECT {_row(version)}, {_columns(version)} FROM {_files(table, version)}"
         yield f"{name}_channels", _statistics_channels(table, version)
@@ -108,6 +124,16 @@ def _images(table: Table, version: Version) -> str:
     classes = ClassList.model_validate(listed) if listed else None
     name = _name_of("label", classes)
     return f"SELECT {_row(version)}, {_columns(version)}, {name} AS class_name FROM {_files(table, version)}"
+
+
+def _manifest(table: Table, version: Version) -> str:
+    listed: dict[str, Any] | None = version.metadata.get("classes")
+    classes = ClassList.model_validate(listed) if listed else None
+    name, label = _name_of("class_id", classes), _name_of("label", classes)
+    return (
+        f"SELECT {_row(version)}, {_columns(version)}, {name} AS class_name, {label} AS label_name "
+        f"FROM {_files(table, version)}"
+    )
 
 
 def _statistics_channels(table: Table, version: Version) -> str:
