@@ -21,6 +21,7 @@ from labelmill.schemas.parameters import (
     ExtractParameters,
     FindLeaksParameters,
     FlowParameters,
+    ImagenetPipelineParameters,
     ImportLabelMapsParameters,
     IngestCifarParameters,
     IngestImagenetParameters,
@@ -62,12 +63,14 @@ def _check_images(parameters: RelabelParameters | StatisticsParameters | DivideP
     open_store(parameters.store).table(f"{parameters.dataset}.images").version(parameters.images_version)
 
 
-def _check_report(parameters: StatisticsParameters) -> None:
+def _check_report(
+    parameters: StatisticsParameters | AugmentParameters | AnchorsParameters | ImagenetPipelineParameters,
+) -> None:
     """Raise BadInput when the page, which is written after all work, could not be."""
     if parameters.report is None:
         return
     if os.path.isdir(parameters.report):
-        raise BadInput(f"report: {parameters.report} is a folder; expected a file such as statistics.html")
+        raise BadInput(f"report: {parameters.report} is a folder; expected a file such as report.html")
     check_writable("report", Path(parameters.report).parent)
 
 
@@ -183,11 +186,11 @@ def refuse_store_in_source(folder: str | Path, root: str) -> None:
 
 
 _CHECKS: tuple[tuple[type | UnionType, Callable[[Any], object]], ...] = (
+    (StatisticsParameters | AugmentParameters | AnchorsParameters | ImagenetPipelineParameters, _check_report),
     (IngestSettings, _check_ingest),
     (ExtractParameters, _check_extract),
     (AugmentParameters, _check_augment),
     (RelabelParameters | StatisticsParameters | DivideParameters, _check_images),
-    (StatisticsParameters, _check_report),
     (DomainsParameters, lambda given: open_store(given.store).table(f"{given.other}.images").version()),
     (FindLeaksParameters, _check_tables),
     (TeacherParameters, _check_teacher),

@@ -7,6 +7,8 @@ import pytest
 from labelmill.schemas.errors import BadInput, NotInStore
 from labelmill.schemas.images import IMAGES_SCHEMA
 from labelmill.schemas.parameters import (
+    AnchorsParameters,
+    AugmentParameters,
     ExportParameters,
     ImagenetPipelineParameters,
     IngestFolderParameters,
@@ -162,10 +164,17 @@ def test_check_parameters_of_a_pipeline_looks_for_the_weights_before_the_ingest(
     ("report", "words"),
     [("teacher.pth/page.html", "report: expected a folder, found something else"), (".", r"report: .* is a folder")],
 )
-def test_check_parameters_statistics_report_that_could_not_be_written_is_refused(store, report, words):
-    parameters = StatisticsParameters(store=str(store), dataset="pets", report=str(store.parent / report))
+@pytest.mark.parametrize("kind", [StatisticsParameters, AugmentParameters, AnchorsParameters])
+def test_check_parameters_report_that_could_not_be_written_is_refused(store, kind, report, words):
+    parameters = kind(store=str(store), dataset="pets", report=str(store.parent / report))
     with pytest.raises(BadInput, match=words):
         check_parameters(parameters)
+
+
+def test_check_parameters_of_a_pipeline_report_that_could_not_be_written_is_refused(folder):
+    report = str(folder / "file/page.html")
+    with pytest.raises(BadInput, match="report: expected a folder, found something else"):
+        check_parameters(ingest(folder, kind=ImagenetPipelineParameters, teacher="resnet18", report=report))
 
 
 def test_check_parameters_export_into_the_store_is_refused(store):
