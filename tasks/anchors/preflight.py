@@ -6,6 +6,7 @@ from labelmill.schemas.classes import ClassList
 from labelmill.schemas.errors import BadInput
 from labelmill.schemas.parameters import AnchorsParameters, parse_sizes, parse_strides
 from labelmill.schemas.versions import Version
+from labelmill.tasks.shards import check_split
 from labelmill.tasks.store import open_store
 
 
@@ -14,9 +15,7 @@ def check_anchors(parameters: AnchorsParameters) -> None:
     version = open_store(parameters.store).table(f"{parameters.dataset}.boxes").version(parameters.boxes_version)
     if version.metadata.get("kind") != "boxes":
         raise BadInput(f"{version.table}: expected a table of boxes")
-    splits = sorted(version.metadata["splits"])
-    if parameters.split is not None and parameters.split not in splits:
-        raise BadInput(f"split: expected one of {', '.join(splits)}, got {parameters.split!r}")
+    check_split(parameters.split, version.metadata["parts"])  # `splits` tells of those that came from annotations
     find_classes(parameters, version)
     if parameters.negative_iou > parameters.positive_iou:
         raise BadInput(

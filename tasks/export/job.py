@@ -21,6 +21,7 @@ from labelmill.schemas.versions import Version
 from labelmill.tasks.export.out_folder import claim_folder
 from labelmill.tasks.export.preflight import check_dataset
 from labelmill.tasks.ingest.labels import class_key
+from labelmill.tasks.shards import check_split
 from labelmill.tasks.store import Table, open_store
 
 _ROWS_AT_ONCE = 2048
@@ -117,8 +118,7 @@ def prepare_export(parameters: ExportParameters) -> ExportRun:
     boxes = open_store(parameters.store).table(f"{parameters.dataset}.boxes") if boxes_version else None
     known = images.read(images_version, ["image_id", "split", "width", "status"])
     splits = sorted(known["split"].unique().to_pylist())
-    if parameters.split is not None and parameters.split not in splits:
-        raise BadInput(f"split: {parameters.split!r} is not in {images.name}; its splits: {', '.join(splits)}")
+    check_split(parameters.split, splits)
     wanted = tuple(splits) if parameters.split is None else (parameters.split,)
     listed = images_version.metadata["classes"]
     rows = known.filter(pc.is_in(known["split"], pa.array(wanted)))

@@ -14,6 +14,7 @@ from labelmill.schemas.images import Status
 from labelmill.schemas.parameters import FlowParameters
 from labelmill.schemas.versions import Version, digest_json
 from labelmill.tasks.lineage import make_lineage
+from labelmill.tasks.shards import check_split
 from labelmill.tasks.store import Change, Store, Table
 
 
@@ -46,9 +47,7 @@ def read_images(
         raise BadInput(f"group_column: expected one of {', '.join(known)}, got {strange[0]!r}")
     rows = table.read(version, dict.fromkeys(["image_id", "split", "label", "sha256", "status", "reason", *columns]))
     if split is not None:
-        splits = sorted(version.metadata["roots"])
-        if split not in splits:
-            raise BadInput(f"{field}: expected one of {', '.join(splits)}, got {split!r}")
+        check_split(split, version.metadata["roots"], field=field)
         rows = rows.filter(pc.equal(rows["split"], split))
     done = rows.filter(pc.equal(rows["status"], Status.DONE))
     if not done.num_rows:
