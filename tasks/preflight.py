@@ -43,6 +43,7 @@ from labelmill.tasks.ingest.list_files import is_text
 from labelmill.tasks.ingest.sources import holds_files, is_archive
 from labelmill.tasks.label_map_files.preflight import check_export, check_import, check_writable
 from labelmill.tasks.lsun.environments import find_environments
+from labelmill.tasks.shards import find_roots
 from labelmill.tasks.store import open_store
 from labelmill.tasks.svhn.digits import find_svhn_files
 
@@ -60,7 +61,9 @@ def check_parameters(parameters: FlowParameters) -> None:
 
 
 def _check_images(parameters: RelabelParameters | StatisticsParameters | DivideParameters) -> None:
-    open_store(parameters.store).table(f"{parameters.dataset}.images").version(parameters.images_version)
+    version = open_store(parameters.store).table(f"{parameters.dataset}.images").version(parameters.images_version)
+    if not isinstance(parameters, DivideParameters):
+        find_roots(version, split=parameters.split, image_root=parameters.image_root)
 
 
 def _check_report(

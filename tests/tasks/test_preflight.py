@@ -107,7 +107,8 @@ def store(tmp_path):
     table = open_store(tmp_path / "store", create=True).table("pets.images")
     part = table.write_part(IMAGES_SCHEMA.empty_table(), key="0" * 64)
     parameters = IngestParameters(source="images", store="store", dataset="pets")
-    table.append([part], schema=IMAGES_SCHEMA, metadata={}, lineage=make_lineage("test", parameters))
+    metadata = {"roots": {"train": "/images", "val": "/images"}}
+    table.append([part], schema=IMAGES_SCHEMA, metadata=metadata, lineage=make_lineage("test", parameters))
     (tmp_path / "teacher.pth").touch()
     return tmp_path / "store"
 
@@ -132,6 +133,20 @@ def test_check_parameters_relabel_of_known_images_passes(store):
 def test_check_parameters_relabel_of_unknown_images_is_refused(store, options, words):
     with pytest.raises(NotInStore, match=words):
         check_parameters(relabel(store, **options))
+
+
+@pytest.mark.parametrize("kind", [RelabelParameters, StatisticsParameters, AugmentParameters])
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"split": "test"}, "split: expected one of train, val, got 'test'"),
+        ({"image_root": "/elsewhere"}, "image_root: the splits train, val have a folder each"),
+    ],
+)
+def test_check_parameters_split_that_is_not_there_is_refused(store, kind, options, words):
+    teacher = {"teacher": "resnet18"} if kind is RelabelParameters else {}
+    with pytest.raises(BadInput, match=words):
+        check_parameters(kind(store=str(store), dataset="pets", **teacher, **options))
 
 
 @pytest.mark.parametrize("weights", ["gone.pth", ".", "n" * 300])
