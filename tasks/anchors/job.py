@@ -21,7 +21,7 @@ from labelmill.schemas.parameters import (
 )
 from labelmill.schemas.versions import Version, digest_json
 from labelmill.tasks.anchors.preflight import find_classes
-from labelmill.tasks.anchors.read_boxes import InputBoxes, find_inputs, read_boxes
+from labelmill.tasks.anchors.read_boxes import InputBoxes, read_boxes
 from labelmill.tasks.lineage import make_lineage
 from labelmill.tasks.store import Change, Store, Table, open_store
 from labelmill.tasks.store.receipts import Receipt
@@ -56,13 +56,12 @@ class AnchorsRun:
 def prepare_anchors(parameters: AnchorsParameters) -> AnchorsRun:
     """Read the boxes and list the sets; raise BadInput when there are too few sizes, NotInStore without boxes."""
     store = open_store(parameters.store)
-    version, sizes = find_inputs(store, parameters)
     boxes = read_boxes(store, parameters)
     counts = sorted({parameters.k, *(parse_sweep(parameters.sweep) if parameters.sweep else ())})
     if (different := count_different(boxes.sizes)) < counts[-1]:
         field = "k" if different < parameters.k else "sweep"
         raise BadInput(f"{field}: {counts[-1]} anchors need at least as many different box sizes, got {different}")
-    facts = [_METHOD, [part.sha256 for made in (version, *sizes) for part in made.parts], _choices(parameters)]
+    facts = [_METHOD, [part.sha256 for made in boxes.versions for part in made.parts], _choices(parameters)]
     sets = [AnchorSet(k=k, given=None, key=digest_json([facts, k, parameters.seed])) for k in counts]
     if parameters.compare is not None:
         given = parse_sizes(parameters.compare)
@@ -70,9 +69,9 @@ def prepare_anchors(parameters: AnchorsParameters) -> AnchorsRun:
     table = store.table(f"{parameters.dataset}.{parameters.table}")
     run = digest_json([made.key for made in sets])
     table.receipts.open_run(run)
-    inputs = {made.table: made.number for made in (version, *sizes)}
+    inputs = {made.table: made.number for made in boxes.versions}
     return AnchorsRun(
-        parameters=parameters, store=store, table=table, inputs=inputs, version=version, boxes=boxes,
+        parameters=parameters, store=store, table=table, inputs=inputs, version=boxes.versions[0], boxes=boxes,
         sets=tuple(sets), run=run,
     )  # fmt: skip
 
