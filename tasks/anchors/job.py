@@ -61,7 +61,8 @@ def prepare_anchors(parameters: AnchorsParameters) -> AnchorsRun:
     if (different := count_different(boxes.sizes)) < counts[-1]:
         field = "k" if different < parameters.k else "sweep"
         raise BadInput(f"{field}: {counts[-1]} anchors need at least as many different box sizes, got {different}")
-    facts = [_METHOD, [part.sha256 for made in boxes.versions for part in made.parts], _choices(parameters)]
+    contents = [part.sha256 for made in boxes.versions for part in made.parts]
+    facts = [_METHOD, boxes.versions[0].number, contents, _choices(parameters)]  # the rows name the version
     sets = [AnchorSet(k=k, given=None, key=digest_json([facts, k, parameters.seed])) for k in counts]
     if parameters.compare is not None:
         given = parse_sizes(parameters.compare)

@@ -10,6 +10,7 @@ from PIL import Image
 
 from labelmill.models.anchor_clustering import cluster_anchors
 from labelmill.models.box_sizes import best_ious
+from labelmill.schemas.boxes import BOXES_SCHEMA
 from labelmill.schemas.errors import BadInput, NotInStore
 from labelmill.schemas.parameters import AnchorsParameters, parse_sizes, parse_strides, parse_sweep
 from labelmill.tasks.anchors.job import commit_anchors, make_set, prepare_anchors, split_over
@@ -173,6 +174,15 @@ def test_anchors_another_version_of_the_boxes_is_clustered_anew(coco, parameters
     assert (made, remade) == (1, 0)
     assert second.metadata["boxes"] == 10
     assert old.parts == first.parts
+
+
+def test_anchors_rows_name_the_version_that_was_asked_for_also_where_its_boxes_are_the_same(coco, parameters):
+    cluster(parameters())
+    table = open_store(coco.store).table("coco.boxes")
+    first = table.version()
+    table.replace(first.parts, schema=BOXES_SCHEMA, metadata={**first.metadata, "splits": {}}, lineage=first.lineage)
+    cluster(parameters())
+    assert {row["boxes_version"] for row in rows_of(coco)} == {2}
 
 
 @pytest.mark.parametrize(
