@@ -23,7 +23,7 @@ from labelmill.schemas.versions import Version, digest_json
 from labelmill.tasks.anchors.preflight import find_classes
 from labelmill.tasks.anchors.read_boxes import InputBoxes, read_boxes
 from labelmill.tasks.lineage import make_lineage
-from labelmill.tasks.store import Change, Store, Table, open_store
+from labelmill.tasks.store import Store, Table, open_store
 from labelmill.tasks.store.receipts import Receipt
 
 _METHOD = "anchors 1"
@@ -140,20 +140,15 @@ def split_over(strides: str | None, k: int) -> list[int | None]:
 
 def commit_anchors(run: AnchorsRun, receipts: Sequence[Receipt]) -> Version:
     """Make the sets a version; the latest stays when it holds them already."""
-    parts = [receipt.part for receipt in receipts]
     parameters = run.parameters
     metadata = AnchorsMetadata(
         k=parameters.k, input_size=parse_input_size(parameters.input_size), resize=parameters.resize,
         split=parameters.split, classes=find_classes(parameters, run.version), boxes=len(run.boxes),
         rejected=run.boxes.rejected,
     ).model_dump(mode="json")  # fmt: skip
-
-    def change(latest: Version | None) -> Change | None:
-        same = latest is not None and (list(latest.parts), latest.metadata) == (parts, metadata)
-        return None if same else Change(operation="replace", parts=parts, metadata=metadata)
-
-    version = run.table.commit(
-        change, schema=ANCHORS_SCHEMA, lineage=make_lineage("anchors", parameters, inputs=run.inputs)
-    )
+    version = run.table.replace(
+        [receipt.part for receipt in receipts], schema=ANCHORS_SCHEMA, metadata=metadata,
+        lineage=make_lineage("anchors", parameters, inputs=run.inputs),
+    )  # fmt: skip
     run.table.receipts.close_run(run.run)
     return version

@@ -15,7 +15,7 @@ from labelmill.schemas.parameters import FlowParameters
 from labelmill.schemas.versions import Version, digest_json
 from labelmill.tasks.lineage import make_lineage
 from labelmill.tasks.shards import check_split
-from labelmill.tasks.store import Change, Store, Table
+from labelmill.tasks.store import Store, Table
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,9 +70,5 @@ def commit_rows(
 ) -> Version:
     """Make rows a version of a table; the latest stays when it holds the same rows with the same meaning."""
     part = table.write_part(rows, key=digest_json(metadata))
-
-    def change(latest: Version | None) -> Change | None:
-        same = latest is not None and (latest.parts, latest.metadata) == ((part,), metadata)
-        return None if same else Change(operation="replace", parts=[part], metadata=metadata)
-
-    return table.commit(change, schema=rows.schema, lineage=make_lineage(flow, parameters, inputs=inputs))
+    lineage = make_lineage(flow, parameters, inputs=inputs)
+    return table.replace([part], schema=rows.schema, metadata=metadata, lineage=lineage)

@@ -19,7 +19,7 @@ from labelmill.tasks.ingest.sources import holds_files
 from labelmill.tasks.lineage import make_lineage
 from labelmill.tasks.shards import RETRIED_REASONS, Shard, find_roots, read_split
 from labelmill.tasks.statistics.shard import build_rows, count_shard
-from labelmill.tasks.store import Change, Table, open_store
+from labelmill.tasks.store import Table, open_store
 from labelmill.tasks.store.receipts import Receipt
 
 COLUMNS = (
@@ -124,14 +124,8 @@ def commit_statistics(run: StatisticsRun, receipts: Sequence[Receipt]) -> Versio
         "pixels": channels[0].pixels,
         "classes": run.version.metadata["classes"],
     }
-
-    def change(latest: Version | None) -> Change | None:
-        same = latest is not None and (list(latest.parts), latest.metadata) == (parts, metadata)
-        return None if same else Change(operation="replace", parts=parts, metadata=metadata)
-
-    version = run.table.commit(
-        change, schema=STATISTICS_SCHEMA, lineage=make_lineage("statistics", run.parameters, inputs=inputs)
-    )
+    lineage = make_lineage("statistics", run.parameters, inputs=inputs)
+    version = run.table.replace(parts, schema=STATISTICS_SCHEMA, metadata=metadata, lineage=lineage)
     run.table.receipts.close_run(run.run)
     return version
 
