@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 
 import pyarrow as pa
 
@@ -27,6 +26,7 @@ from labelmill.tasks.shards import RETRIED_REASONS
 from labelmill.tasks.stop import check_stop
 from labelmill.tasks.store import Table
 from labelmill.tasks.store.receipts import Receipt
+from labelmill.tasks.threads import open_threads
 from labelmill.tasks.written.file_tree import BadFileName, FileTree, Occupied
 
 _IMAGES_AT_ONCE = 16
@@ -74,14 +74,11 @@ def make_shard(
     maker = _Maker(run, shard, tree)
     use_one_thread()
     made: list[tuple[Row, Row]] = []
-    pool = ThreadPoolExecutor(run.parameters.workers or os.cpu_count() or 1, thread_name_prefix="augment")
-    try:
+    with open_threads(run.parameters.workers or os.cpu_count() or 1, name="augment") as threads:
         batches = (rows[start : start + _IMAGES_AT_ONCE] for start in range(0, len(rows), _IMAGES_AT_ONCE))
-        for done in pool.map(maker.make_all, batches):
+        for done in threads.map(maker.make_all, batches):
             made += done
             on_batch(len(done), sum(view["status"] != Status.DONE for view, _ in done))
-    finally:
-        pool.shutdown(cancel_futures=True)
     reasons = {view["reason"] for view, _ in made}
     if not TRANSIENT_REASONS.isdisjoint(reasons) and not holds_files(run.roots[shard.split]):
         raise WorkFailed(f"split {shard.split}: nothing is in {run.roots[shard.split]}; mount it, or name --image-root")

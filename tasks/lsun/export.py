@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 
@@ -19,6 +18,7 @@ from labelmill.tasks.ingest.list_files import FileKind, ListedFile
 from labelmill.tasks.lsun.environments import STRANGE_KEY, LsunEnvironment, is_lsun_key, refuse_keys
 from labelmill.tasks.lsun.listing import make_entry
 from labelmill.tasks.stop import check_stop
+from labelmill.tasks.threads import open_threads
 from labelmill.tasks.written.file_tree import BadFileName, FileTree, Occupied, WrittenFile
 
 _VALUES_AT_ONCE = 16
@@ -75,16 +75,13 @@ def export_values(
         return exported
 
     cores = os.cpu_count() or 1
-    threads = target.parameters.workers or (cores if target.parameters.export == "jpeg" else 2 * cores)
+    workers = target.parameters.workers or (cores if target.parameters.export == "jpeg" else 2 * cores)
     found: list[ExportedValue] = []
-    pool = ThreadPoolExecutor(threads, thread_name_prefix="export")
-    try:
+    with open_threads(workers, name="export") as threads:
         batches = _cut(list_lmdb(environment.path), _VALUES_AT_ONCE)
         while ahead := list(islice(batches, _BATCHES_AHEAD)):
-            for exported in pool.map(work, ahead):
+            for exported in threads.map(work, ahead):
                 found += exported
-    finally:
-        pool.shutdown(cancel_futures=True)
     return found
 
 

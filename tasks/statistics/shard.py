@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,6 +18,7 @@ from labelmill.tasks.images.decode_image import Pixels, decode_ingested
 from labelmill.tasks.images.read_ingested import read_ingested
 from labelmill.tasks.images.rejected_image import RejectedImage
 from labelmill.tasks.stop import check_stop
+from labelmill.tasks.threads import open_threads
 
 IMAGES_AT_ONCE = 128
 """Images that a thread takes at once."""
@@ -78,13 +78,10 @@ def count_shard(
         return tallies
 
     merged: dict[Group, Tally] = defaultdict(Tally)
-    pool = ThreadPoolExecutor(workers, thread_name_prefix="statistics")
-    try:
-        for tallies in pool.map(work, range(0, len(listed), IMAGES_AT_ONCE)):
+    with open_threads(workers, name="statistics") as threads:
+        for tallies in threads.map(work, range(0, len(listed), IMAGES_AT_ONCE)):
             for group, tally in tallies.items():
                 merged[group].add(tally)
-    finally:
-        pool.shutdown(cancel_futures=True)
     return merged
 
 

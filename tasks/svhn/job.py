@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
 
 import numpy as np
@@ -21,6 +20,7 @@ from labelmill.tasks.ingest.list_files import FileKind, ListedFile
 from labelmill.tasks.ingest.sources import Listing
 from labelmill.tasks.stop import check_stop
 from labelmill.tasks.svhn.digits import SVHN_CLASSES, SvhnDigits
+from labelmill.tasks.threads import open_threads
 from labelmill.tasks.written.file_tree import BadFileName, FileTree, Occupied, WrittenFile
 
 FLOW = "ingest-svhn"
@@ -49,11 +49,8 @@ def write_digits(
             for path, written in made
         ]
 
-    pool = ThreadPoolExecutor(workers or os.cpu_count() or 1, thread_name_prefix="export")
-    try:
-        return [file for files in pool.map(work, range(0, len(digits), _IMAGES_AT_ONCE)) for file in files]
-    finally:
-        pool.shutdown(cancel_futures=True)
+    with open_threads(workers or os.cpu_count() or 1, name="export") as threads:
+        return [file for files in threads.map(work, range(0, len(digits), _IMAGES_AT_ONCE)) for file in files]
 
 
 def _write(digits: SvhnDigits, split: str, tree: FileTree, number: int) -> tuple[str, WrittenFile]:
