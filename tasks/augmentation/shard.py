@@ -10,7 +10,6 @@ import pyarrow as pa
 
 from labelmill.schemas.errors import BadInput, WorkFailed
 from labelmill.schemas.images import IMAGES_SCHEMA, TRANSIENT_REASONS, Reason, Status
-from labelmill.schemas.locations import join_location
 from labelmill.schemas.versions import Part
 from labelmill.schemas.views import VIEWS_SCHEMA, MosaicStep, View, dump_steps
 from labelmill.tasks.augmentation.apply_view import apply_to_pixels
@@ -18,8 +17,7 @@ from labelmill.tasks.augmentation.draw_view import PartnerSizes, draw_view
 from labelmill.tasks.augmentation.encode_view import encode_view, name_view
 from labelmill.tasks.augmentation.job import AugmentRun, Row, ShardReceipts, ViewShard, read_rows
 from labelmill.tasks.augmentation.pixel_ops import Pixels, frame_of, use_one_thread
-from labelmill.tasks.images.decode_image import decode_ingested
-from labelmill.tasks.images.read_ingested import read_ingested
+from labelmill.tasks.images.read_ingested import read_pixels
 from labelmill.tasks.images.rejected_image import RejectedImage
 from labelmill.tasks.ingest.sources import holds_files
 from labelmill.tasks.shards import RETRIED_REASONS
@@ -102,14 +100,6 @@ def _leave(table: Table, run: str, shard: ViewShard, rows: pa.Table, *, retry: b
     )  # fmt: skip
     table.receipts.write(receipt)
     return receipt
-
-
-def read_pixels(row: Row, root: str, *, max_pixels: int) -> Pixels:
-    """Return an image of an images table as (H, W, 3) uint8; raise RejectedImage when it is not as it was ingested."""
-    if row["width"] is not None and row["width"] * row["height"] > max_pixels:
-        raise RejectedImage(Reason.TOO_MANY_PIXELS, f"more than {max_pixels} pixels")
-    data = read_ingested(join_location(root, row["uri"]), size=row["bytes"], sha256=row["sha256"])
-    return decode_ingested(data, format=row["format"], mode=row["mode"], max_pixels=max_pixels)
 
 
 class _Maker:

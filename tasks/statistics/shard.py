@@ -12,10 +12,9 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from labelmill.schemas.images import Reason, Status
-from labelmill.schemas.locations import join_location
 from labelmill.schemas.statistics import CHANNELS, STATISTICS_SCHEMA
-from labelmill.tasks.images.decode_image import Pixels, decode_ingested
-from labelmill.tasks.images.read_ingested import read_ingested
+from labelmill.tasks.images.decode_image import Pixels
+from labelmill.tasks.images.read_ingested import read_pixels
 from labelmill.tasks.images.rejected_image import RejectedImage
 from labelmill.tasks.stop import check_stop
 from labelmill.tasks.threads import open_threads
@@ -94,7 +93,7 @@ def _count_batch(rows: Sequence[dict[str, Any]], roots: Mapping[str, str], max_p
         try:
             if row["status"] != Status.DONE:
                 raise RejectedImage(Reason(row["reason"]), "")
-            pixels = _read(row, roots[split], max_pixels)
+            pixels = read_pixels(row, roots[split], max_pixels=max_pixels)
         except RejectedImage as rejected:
             tallies[split, label, Status.REJECTED.value, rejected.reason.value].images += 1
             continue
@@ -109,13 +108,6 @@ def _count_batch(rows: Sequence[dict[str, Any]], roots: Mapping[str, str], max_p
     for group, pictures in waiting.items():
         tallies[group].counts += count_values(pictures)
     return tallies
-
-
-def _read(row: dict[str, Any], root: str, max_pixels: int) -> Pixels:
-    if row["width"] is not None and row["width"] * row["height"] > max_pixels:
-        raise RejectedImage(Reason.TOO_MANY_PIXELS, f"more than {max_pixels} pixels")
-    data = read_ingested(join_location(root, row["uri"]), size=row["bytes"], sha256=row["sha256"])
-    return decode_ingested(data, format=row["format"], mode=row["mode"], max_pixels=max_pixels)
 
 
 def build_rows(tallies: Mapping[Group, Tally]) -> pa.Table:
