@@ -242,7 +242,7 @@ def test_split_over_smallest_anchors_go_to_the_finest_stride():
 def test_write_report_page_tables_and_texts_lie_beside_the_version(coco, parameters, tmp_path):
     given = parameters(sweep="1:4", strides="8,16,32", compare="20,20 40,80 90,90")
     run, version, _ = cluster(given)
-    report = write_report(run, version, report=tmp_path / "page.html")
+    report = write_report(run, version, report=str(tmp_path / "page.html"))
     page = (tmp_path / "page.html").read_text()
     for words in (
         "&lt;dog&gt;",
