@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -63,14 +64,14 @@ def _make_absolute(weights: str) -> str:
     return str(Path(weights).expanduser().absolute())
 
 
-def _check_device(device: str) -> str:
-    parse_device(device)
-    return device
+def check_by(parse: Callable[[str], object]) -> AfterValidator:
+    """Return what refuses a text that `parse` does, with its words, and leaves any other as it is."""
 
+    def check(text: str) -> str:
+        parse(text)
+        return text
 
-def _check_share(share: str) -> str:
-    parse_share(share)
-    return share
+    return AfterValidator(check)
 
 
 def _check_input_size(size: object) -> object:
@@ -93,11 +94,6 @@ def _check_location(path: str) -> str:
     return check_location(path)
 
 
-def _check_table(table: str) -> str:
-    split_table_name(table)
-    return table
-
-
 # The patterns are for Prefect's form alone: a run that is scheduled does not know the folder that it was asked from.
 LocalPath = Annotated[str, AfterValidator(_check_local), WithJsonSchema({"type": "string", "pattern": "^(/|file://)"})]
 Location = Annotated[
@@ -108,10 +104,10 @@ WeightsName = Annotated[
     AfterValidator(_make_absolute),
     WithJsonSchema({"type": "string", "pattern": "^(/|package:|pretrained$)"}),
 ]
-Device = Annotated[str, AfterValidator(_check_device)]
-Share = Annotated[str, AfterValidator(_check_share)]
+Device = Annotated[str, check_by(parse_device)]
+Share = Annotated[str, check_by(parse_share)]
 InputSize = Annotated[int | str, BeforeValidator(_check_input_size)]
-TableName = Annotated[str, AfterValidator(_check_table)]
+TableName = Annotated[str, check_by(split_table_name)]
 
 
 class FlowParameters(BaseModel):

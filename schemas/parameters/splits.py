@@ -9,15 +9,10 @@ from pydantic import AfterValidator, Field
 
 from labelmill.schemas.errors import BadInput
 from labelmill.schemas.names import DatasetName, split_table_name
-from labelmill.schemas.parameters.fields import FlowParameters, Location
+from labelmill.schemas.parameters.fields import FlowParameters, Location, check_by
 from labelmill.schemas.splits import parse_fractions
 
 _TABLE = r"^[a-z][a-z0-9_]{0,62}$"
-
-
-def _check_fractions(text: str) -> str:
-    parse_fractions(text)
-    return text
 
 
 def _check_pattern(pattern: str) -> str:
@@ -30,15 +25,13 @@ def _check_pattern(pattern: str) -> str:
     return pattern
 
 
-def _check_tables(text: str) -> str:
-    for name in text.split(","):
-        split_table_name(name.strip())
-    return text
+def _parse_tables(text: str) -> list[tuple[str, str]]:
+    return [split_table_name(name.strip()) for name in text.split(",")]
 
 
-Fractions = Annotated[str, AfterValidator(_check_fractions)]
+Fractions = Annotated[str, check_by(parse_fractions)]
 Pattern = Annotated[str, AfterValidator(_check_pattern)]
-TableNames = Annotated[str, AfterValidator(_check_tables)]
+TableNames = Annotated[str, check_by(_parse_tables)]
 
 
 class DivideParameters(FlowParameters):
