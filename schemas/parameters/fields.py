@@ -19,6 +19,11 @@ PIXELS_MAX = 178_956_970
 FILE_BYTES_MAX = 256 * 2**20
 """No photograph is larger; a larger file in an image folder is something else."""
 
+SPLIT_PATTERN = r"^[A-Za-z0-9_.-]{1,64}$"
+
+TABLE_PATTERN = r"^[a-z][a-z0-9_]{0,62}$"
+"""Of a table's name in its dataset."""
+
 _SIZE = re.compile(r"(\d{1,5})(?:x(\d{1,5}))?")
 
 _SHARE = re.compile(r"([1-9]\d{0,3})/([1-9]\d{0,3})")

@@ -9,10 +9,8 @@ from pydantic import AfterValidator, Field
 
 from labelmill.schemas.errors import BadInput
 from labelmill.schemas.names import DatasetName, split_table_name
-from labelmill.schemas.parameters.fields import FlowParameters, Location, check_by
+from labelmill.schemas.parameters.fields import TABLE_PATTERN, FlowParameters, Location, check_by
 from labelmill.schemas.splits import parse_fractions
-
-_TABLE = r"^[a-z][a-z0-9_]{0,62}$"
 
 
 def _check_pattern(pattern: str) -> str:
@@ -62,7 +60,7 @@ class SplitParameters(DivideParameters):
     labels_per_class: int | None = Field(
         None, ge=1, description="mark so many images a class of the first split as labelled, its others as unlabelled"
     )
-    table: str = Field("splits", pattern=_TABLE, description="name of the table in the dataset")
+    table: str = Field("splits", pattern=TABLE_PATTERN, description="name of the table in the dataset")
 
 
 class EpisodesParameters(DivideParameters):
@@ -74,7 +72,7 @@ class EpisodesParameters(DivideParameters):
     shots: int = Field(1, ge=1, le=1000, description="support images a class")
     queries: int = Field(15, ge=1, le=1000, description="query images a class")
     episodes: int = Field(600, ge=1, le=100_000, description="episodes in each split")
-    table: str = Field("episodes", pattern=_TABLE, description="name of the table in the dataset")
+    table: str = Field("episodes", pattern=TABLE_PATTERN, description="name of the table in the dataset")
 
 
 class DomainsParameters(DivideParameters):
@@ -87,7 +85,7 @@ class DomainsParameters(DivideParameters):
     from_split: str | None = Field(None, description="of the first dataset's images; default: all")
     other_split: str | None = Field(None, description="of the second dataset's images; default: all")
     fractions: Fractions = Field("train=0.9,test=0.1", description="splits of each domain; they sum to 1")
-    table: str = Field("domains", pattern=_TABLE, description="name of the table in the first dataset")
+    table: str = Field("domains", pattern=TABLE_PATTERN, description="name of the table in the first dataset")
 
 
 class FindLeaksParameters(FlowParameters):
@@ -97,4 +95,6 @@ class FindLeaksParameters(FlowParameters):
     tables: TableNames = Field(
         description="dataset.table, or several with commas between: tables of images, splits or domains"
     )
-    table: str = Field("leaks", pattern=_TABLE, description="name of the table that is made in the first one's dataset")
+    table: str = Field(
+        "leaks", pattern=TABLE_PATTERN, description="name of the table that is made in the first one's dataset"
+    )
