@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from labelmill.schemas.classes import ClassList
+from labelmill.schemas.classes import read_classes
 from labelmill.schemas.errors import BadInput
 from labelmill.schemas.parameters import AnchorsParameters, parse_sizes, parse_strides
 from labelmill.schemas.versions import Version
@@ -38,17 +38,11 @@ def _check_strides(parameters: AnchorsParameters) -> None:
         raise BadInput(f"compare: {given} anchors cannot be split evenly over {count} strides")
 
 
-def read_classes(version: Version) -> ClassList | None:
-    """Return the class list of a boxes version, None when it has none."""
-    listed = version.metadata["classes"]
-    return ClassList.model_validate(listed) if listed else None
-
-
 def find_classes(parameters: AnchorsParameters, version: Version) -> tuple[int, ...] | None:
     """Return the ids of the classes that were asked for, None for all; raise BadInput for one that is not listed."""
     if parameters.classes is None:
         return None
-    listed = read_classes(version)
+    listed = read_classes(version.metadata)
     names = [c.name for c in listed.classes] if listed else []
     wnids = [c.wnid for c in listed.classes] if listed else []
     found = set()

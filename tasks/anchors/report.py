@@ -7,11 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
+from labelmill.schemas.classes import read_classes
 from labelmill.schemas.versions import Version
 from labelmill.tasks.anchors.job import AnchorsRun
 from labelmill.tasks.anchors.measures import count_by_size, learn_positives, measure_classes
 from labelmill.tasks.anchors.page import Rows, as_sizes, build_anchors_page, pick_set
-from labelmill.tasks.anchors.preflight import read_classes
 from labelmill.tasks.anchors.texts import write_texts
 from labelmill.tasks.progress import ProgressMeter
 from labelmill.tasks.report.put_page import put_page
@@ -34,7 +34,7 @@ def write_report(run: AnchorsRun, version: Version, *, report: str | None) -> An
     """
     rows = run.table.read(version, [column.name for column in version.columns]).to_pylist()
     chosen = pick_set(rows, run.parameters.k, "clustered")
-    classes = measure_classes(run.boxes, as_sizes(chosen), read_classes(run.version))
+    classes = measure_classes(run.boxes, as_sizes(chosen), read_classes(run.version.metadata))
     _commit(run, version, "classes", classes)
     positives = _count_positives(run, rows)
     if positives is not None:
