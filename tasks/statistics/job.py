@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pyarrow.compute as pc
 
 from labelmill.schemas.errors import BadInput, WorkFailed
 from labelmill.schemas.images import TRANSIENT_REASONS, Status
@@ -18,7 +17,7 @@ from labelmill.schemas.versions import Part, Version, digest_json
 from labelmill.tasks.ingest.sources import holds_files
 from labelmill.tasks.lineage import make_lineage
 from labelmill.tasks.shards import RETRIED_REASONS, Shard, find_roots, read_split
-from labelmill.tasks.statistics.shard import build_rows, count_shard
+from labelmill.tasks.statistics.shard import add_up, build_rows, count_shard
 from labelmill.tasks.store import Table, open_store
 from labelmill.tasks.store.receipts import Receipt
 
@@ -132,13 +131,8 @@ def commit_statistics(run: StatisticsRun, receipts: Sequence[Receipt]) -> Versio
 
 def merge_channels(table: Table, parts: Sequence[Part]) -> list[ChannelStatistics]:
     """Return the statistics of red, green and blue over some parts."""
-    totals = np.zeros((len(CHANNELS), 256), dtype=object)  # Python's integers: no sum is too large
+    totals = dict.fromkeys(CHANNELS, np.zeros(256, np.int64))
     for part in parts:
-        rows = table.read_part(part, ["status", *CHANNELS])
-        done = rows.filter(pc.equal(rows["status"], Status.DONE))
-        for place, channel in enumerate(CHANNELS):
-            for counts in done[channel].to_pylist():
-                totals[place] += np.array(counts, dtype=object)
-    return [
-        describe_channel(channel, [int(count) for count in totals[place]]) for place, channel in enumerate(CHANNELS)
-    ]
+        for channel, counts in add_up(table.read_part(part, ["status", *CHANNELS])).items():
+            totals[channel] = totals[channel] + counts
+    return [describe_channel(channel, counts.tolist()) for channel, counts in totals.items()]

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from labelmill.schemas.images import Reason, Status
 from labelmill.schemas.statistics import CHANNELS, STATISTICS_SCHEMA
@@ -121,3 +122,11 @@ def build_rows(tallies: Mapping[Group, Tally]) -> pa.Table:
         row |= {"images": tally.images, "pixels": tally.pixels}
         rows.append(row | dict(zip(CHANNELS, counts, strict=True)))
     return pa.Table.from_pylist(rows, schema=STATISTICS_SCHEMA)
+
+
+def add_up(rows: pa.Table) -> dict[str, Counts]:
+    """Return the (256,) counts by value of each channel over all rows (status, red, green, blue) that are done."""
+    done = rows.filter(pc.equal(rows["status"], Status.DONE))
+    return {
+        channel: done[channel].combine_chunks().flatten().to_numpy().reshape(-1, 256).sum(0) for channel in CHANNELS
+    }
