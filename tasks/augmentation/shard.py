@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 
 import pyarrow as pa
 
-from labelmill.schemas.errors import BadInput, WorkFailed
+from labelmill.schemas.errors import WorkFailed
 from labelmill.schemas.images import IMAGES_SCHEMA, TRANSIENT_REASONS, Reason, Status
 from labelmill.schemas.versions import Part
 from labelmill.schemas.views import VIEWS_SCHEMA, MosaicStep, View, dump_steps
@@ -181,9 +181,7 @@ class _Maker:
         except BadFileName as error:
             raise RejectedImage(Reason.BAD_NAME, str(error)) from error
         except Occupied as error:
-            raise BadInput(
-                f"out: {self._tree.root}: {error}; nothing is replaced: choose another folder, or move it away"
-            ) from error
+            raise self._tree.explain(error) from error
         return {
             "width": pixels.shape[1], "height": pixels.shape[0], "format": self._run.parameters.format, "mode": "RGB",
             "bytes": written.bytes, "mtime_ns": written.mtime_ns, "sha256": hashlib.sha256(data).hexdigest(),

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
-from labelmill.schemas.errors import BadInput
 from labelmill.schemas.images import Reason
 from labelmill.schemas.parameters import IngestLsunParameters
 from labelmill.tasks.containers.lmdb_values import list_lmdb, read_lmdb_value
@@ -100,9 +99,7 @@ def _export(environment: LsunEnvironment, target: ExportTarget, key: bytes, size
     except RejectedImage as rejected:
         return _reject(entry, rejected)
     except (Occupied, BadFileName) as error:
-        raise BadInput(
-            f"out: {target.tree.root}: {error}; nothing is replaced: choose another folder, or move that file away"
-        ) from error
+        raise target.tree.explain(error) from error
     found = ListedFile(
         path=entry.path, size=made.bytes, mtime_ns=made.mtime_ns, kind=FileKind.FILE, member_uri=path
     )  # fmt: skip

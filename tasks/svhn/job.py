@@ -9,7 +9,6 @@ from io import BytesIO
 import numpy as np
 from PIL import Image
 
-from labelmill.schemas.errors import BadInput
 from labelmill.schemas.parameters import IngestSvhnParameters
 from labelmill.tasks.images.decode_image import decode_rgb
 from labelmill.tasks.images.read_bytes import read_bytes
@@ -66,9 +65,7 @@ def _write(digits: SvhnDigits, split: str, tree: FileTree, number: int) -> tuple
         Image.fromarray(pixels).save(encoded, "png")
         return path, tree.write(path, lambda: (encoded.getvalue(),))
     except (Occupied, BadFileName) as error:
-        raise BadInput(
-            f"out: {tree.root}: {error}; nothing is replaced: choose another folder, or move that file away"
-        ) from error
+        raise tree.explain(error) from error
 
 
 def _has_pixels(path: str, pixels: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]) -> bool:
