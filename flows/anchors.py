@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from prefect import task
@@ -43,7 +42,7 @@ def anchors(parameters: AnchorsParameters) -> Outcome:
         receipts.append(receipt)
     meter.finish()
     version = commit_anchors(run, receipts)
-    report = write_report(run, version, report=Path(parameters.report) if parameters.report else None)
+    report = write_report(run, version, report=parameters.report)
     return _describe(run, report, time.monotonic() - started)
 
 

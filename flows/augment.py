@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
 from contextlib import ExitStack
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from prefect import task
@@ -17,6 +15,7 @@ from labelmill.schemas.outcomes import Outcome
 from labelmill.schemas.parameters import AugmentParameters
 from labelmill.tasks.progress import ProgressMeter
 from labelmill.tasks.stop import check_stop
+from labelmill.tasks.summarise import count_rejected
 
 if TYPE_CHECKING:
     from labelmill.schemas.versions import Version
@@ -30,6 +29,8 @@ def augment(parameters: AugmentParameters) -> Outcome:
     """Draw views of a dataset's images by a policy: record them, or write them as a dataset of their own."""
     from labelmill.tasks.augmentation.job import commit_images, commit_views, prepare_augment
     from labelmill.tasks.augmentation.shard import find_shard
+    from labelmill.tasks.augmentation.sheet import build_sheet
+    from labelmill.tasks.report.put_page import put_page
     from labelmill.tasks.written.file_tree import FileTree
 
     started = time.monotonic()
@@ -50,7 +51,7 @@ def augment(parameters: AugmentParameters) -> Outcome:
     images = commit_images(run, receipts)
     boxes = _carry_boxes(parameters.dataset, untracked((run, receipts))) if run.boxes is not None else None
     views = commit_views(run, receipts)
-    report = _write_sheet(run, views)
+    report = put_page(build_sheet(run, views), run.views, views.number, report=parameters.report)
     return _describe(run, views, images, boxes, report, worked, time.monotonic() - started)
 
 
@@ -74,18 +75,6 @@ def _carry_boxes(of: str, work: tuple[AugmentRun, list[ShardReceipts]]) -> tuple
     return commit_boxes(*work, on_done=on_done)
 
 
-def _write_sheet(run: AugmentRun, views: Version) -> str:
-    from labelmill.tasks.augmentation.sheet import build_sheet
-    from labelmill.tasks.store.files import replace_file
-
-    page = build_sheet(run, views).encode("utf-8", "backslashreplace")
-    if run.parameters.report:
-        replace_file(Path(run.parameters.report), page)
-        return run.parameters.report
-    run.views.files.replace(f"reports/v{views.number}.html", page)
-    return f"{run.views.folder}/reports/v{views.number}.html"
-
-
 def _describe(
     run: AugmentRun,
     views: Version,
@@ -95,9 +84,7 @@ def _describe(
     worked: int,
     seconds: float,
 ) -> Outcome:
-    rejected = Counter(
-        row["reason"] for row in run.views.read(views, ["reason"]).to_pylist() if row["reason"] is not None
-    )
+    rejected = count_rejected(run.views, views.parts)
     facts = {"policy": f"{run.policy.name}, {run.digest[:16]}, seed {run.parameters.seed}"}
     if images is not None:
         facts["images"] = f"{images.table} v{images.number}, files in {run.parameters.out}"
@@ -112,7 +99,7 @@ def _describe(
         counted="views",
         images=views.rows,
         done=views.rows - sum(rejected.values()),
-        rejected=dict(rejected.most_common()),
+        rejected=rejected,
         seconds=seconds,
         worked=worked,
         facts={**facts, "contact sheet": report},

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from labelmill.flows.definition import define_flow
 from labelmill.flows.ingest import ingest_imagenet
 from labelmill.flows.relabel import relabel
@@ -25,18 +23,15 @@ IMAGES_SHOWN = 48
 def imagenet_pipeline(parameters: ImagenetPipelineParameters) -> Outcome:
     """Ingest ImageNet, run a teacher over one split of it and write a page that shows the label maps."""
     from labelmill.tasks.report.page import build_page
-    from labelmill.tasks.store.files import replace_file
+    from labelmill.tasks.report.put_page import put_page
 
     ingest_imagenet(**_fields(parameters, IngestImagenetParameters))
     outcome = relabel(**{**_fields(parameters, RelabelParameters), "workers": 0})  # threads that read are no measure
     assert outcome.table is not None  # noqa: S101 - a relabel makes one
+    assert outcome.version is not None  # noqa: S101 - as only a share of one does not
     store = open_store(parameters.store)
-    page = build_page(store, outcome.table, version=outcome.version, images=IMAGES_SHOWN).encode()
-    if parameters.report:
-        replace_file(Path(parameters.report), page)
-    else:
-        store.table(outcome.table).files.replace(f"reports/v{outcome.version}.html", page)
-    report = parameters.report or f"{store.table(outcome.table).folder}/reports/v{outcome.version}.html"
+    page = build_page(store, outcome.table, version=outcome.version, images=IMAGES_SHOWN)
+    report = put_page(page, store.table(outcome.table), outcome.version, report=parameters.report)
     return outcome.model_copy(
         update={"title": f"imagenet-pipeline {parameters.dataset}", "facts": {**outcome.facts, "report": report}}
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from prefect import task
@@ -27,7 +26,9 @@ if TYPE_CHECKING:
 @define_flow("statistics", StatisticsParameters, run_name="statistics {dataset}")
 def statistics(parameters: StatisticsParameters) -> Outcome:
     """Compute a dataset's exact channel means and deviations, and a page on its sizes, classes, formats and rejects."""
+    from labelmill.tasks.report.put_page import put_page
     from labelmill.tasks.statistics.job import commit_statistics, prepare_statistics
+    from labelmill.tasks.statistics.page import build_statistics_page
 
     started = time.monotonic()
     run = prepare_statistics(parameters)
@@ -43,7 +44,8 @@ def statistics(parameters: StatisticsParameters) -> Outcome:
         receipts.append(receipt)
     worked = meter.finish().done
     version = commit_statistics(run, receipts)
-    report = _write_page(parameters, version)
+    page = build_statistics_page(open_store(parameters.store), version)
+    report = put_page(page, run.table, version.number, report=parameters.report)
     return _describe(run, version, report, worked, time.monotonic() - started)
 
 
@@ -53,20 +55,6 @@ def _count_shard(of: str, number: int, work: tuple[StatisticsRun, Shard, Progres
 
     run, shard, meter = work
     return count_images(run, shard, on_batch=lambda images, rejected: meter.add(done=images, rejected=rejected))
-
-
-def _write_page(parameters: StatisticsParameters, version: Version) -> str:
-    from labelmill.tasks.statistics.page import build_statistics_page
-    from labelmill.tasks.store.files import replace_file
-
-    store = open_store(parameters.store)
-    page = build_statistics_page(store, version).encode("utf-8", "backslashreplace")
-    if parameters.report:
-        replace_file(Path(parameters.report), page)
-        return parameters.report
-    table = store.table(version.table)
-    table.files.replace(f"reports/v{version.number}.html", page)
-    return f"{table.folder}/reports/v{version.number}.html"
 
 
 def _describe(run: StatisticsRun, version: Version, report: str, worked: int, seconds: float) -> Outcome:

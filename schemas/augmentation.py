@@ -23,14 +23,10 @@ def _both_sides(size: object) -> object:
     return (size, size) if isinstance(size, int) else size
 
 
-def _as_pair(value: object) -> object:
-    return tuple(value) if isinstance(value, list) else value
-
-
 Size = Annotated[tuple[Sides, Sides], BeforeValidator(_both_sides)]
 """Height and width in pixels; one number stands for both."""
 
-Range = Annotated[tuple[float, float], BeforeValidator(_as_pair)]
+Range = tuple[float, float]
 
 
 class _Operation(BaseModel):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Mapping
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
@@ -38,3 +40,9 @@ class ClassList(BaseModel):
         """Return the hex sha256 of the names and wnids in order (the source does not count)."""
         body = json.dumps([[c.wnid, c.name] for c in self.classes], ensure_ascii=False)
         return hashlib.sha256(body.encode()).hexdigest()
+
+
+def read_classes(metadata: Mapping[str, Any]) -> ClassList | None:
+    """Return the class list in the metadata of a version, None when it has none."""
+    listed = metadata.get("classes")
+    return ClassList.model_validate(listed) if listed else None

@@ -13,4 +13,3 @@ class LeftOut(StrEnum):
     CROWD = "crowd"
     INVALID_BOX = "invalid_box"
     BOX_OF_NO_IMAGE = "box_of_no_image"
-    CHANGED = "changed"

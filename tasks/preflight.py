@@ -23,6 +23,7 @@ from labelmill.schemas.parameters import (
     ExtractParameters,
     FindLeaksParameters,
     FlowParameters,
+    ImagenetPipelineParameters,
     ImportLabelMapsParameters,
     IngestCifarParameters,
     IngestImagenetParameters,
@@ -51,6 +52,7 @@ from labelmill.tasks.lsun.environments import find_environments
 from labelmill.tasks.pseudo_labels.preflight import check_pseudolabel
 from labelmill.tasks.selection.preflight import check_choose
 from labelmill.tasks.selection.verdict_file import check_verdicts
+from labelmill.tasks.shards import find_roots
 from labelmill.tasks.store import open_store
 from labelmill.tasks.svhn.digits import find_svhn_files
 from labelmill.tasks.train.preflight import check_train
@@ -69,15 +71,24 @@ def check_parameters(parameters: FlowParameters) -> None:
 
 
 def _check_images(parameters: RelabelParameters | StatisticsParameters | DivideParameters) -> None:
-    open_store(parameters.store).table(f"{parameters.dataset}.images").version(parameters.images_version)
+    version = open_store(parameters.store).table(f"{parameters.dataset}.images").version(parameters.images_version)
+    if not isinstance(parameters, DivideParameters):
+        find_roots(version, split=parameters.split, image_root=parameters.image_root)
 
 
-def _check_report(parameters: StatisticsParameters | PseudoReportParameters | DisagreementsParameters) -> None:
+def _check_report(
+    parameters: StatisticsParameters
+    | AugmentParameters
+    | AnchorsParameters
+    | ImagenetPipelineParameters
+    | PseudoReportParameters
+    | DisagreementsParameters,
+) -> None:
     """Raise BadInput when the page, which is written after all work, could not be."""
     if parameters.report is None:
         return
     if os.path.isdir(parameters.report):
-        raise BadInput(f"report: {parameters.report} is a folder; expected a file such as statistics.html")
+        raise BadInput(f"report: {parameters.report} is a folder; expected a file such as report.html")
     check_writable("report", Path(parameters.report).parent)
 
 
@@ -193,11 +204,12 @@ def refuse_store_in_source(folder: str | Path, root: str) -> None:
 
 
 _CHECKS: tuple[tuple[type | UnionType, Callable[[Any], object]], ...] = (
+    (StatisticsParameters | AugmentParameters | AnchorsParameters | ImagenetPipelineParameters, _check_report),
     (IngestSettings, _check_ingest),
     (ExtractParameters, _check_extract),
     (AugmentParameters, _check_augment),
     (RelabelParameters | StatisticsParameters | DivideParameters, _check_images),
-    (StatisticsParameters | PseudoReportParameters | DisagreementsParameters, _check_report),
+    (PseudoReportParameters | DisagreementsParameters, _check_report),
     (ChooseParameters, check_choose),
     (VerdictsParameters, check_verdicts),
     (DomainsParameters, lambda given: open_store(given.store).table(f"{given.other}.images").version()),

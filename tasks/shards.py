@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -39,14 +39,19 @@ def read_split(images: Table, part: Part, split: str | None, columns: Sequence[s
     return rows if split is None else rows.filter(pc.equal(rows["split"], split))
 
 
+def check_split(split: str | None, known: Iterable[str], *, field: str = "split") -> None:
+    """Raise BadInput when a split is asked for, by the parameter `field`, that is not among those `known`."""
+    if split is not None and split not in (splits := sorted(known)):
+        raise BadInput(f"{field}: expected one of {', '.join(splits)}, got {split!r}")
+
+
 def find_roots(version: Version, *, split: str | None, image_root: str | None) -> dict[str, str]:
     """Return the folder or URL of the images of each split that is wanted: as ingested, or `image_root`.
 
     Raises BadInput for a split that is not in the version, and for one `image_root` of several splits.
     """
     recorded: dict[str, str] = version.metadata["roots"]
-    if split is not None and split not in recorded:
-        raise BadInput(f"split: expected one of {', '.join(sorted(recorded))}, got {split!r}")
+    check_split(split, recorded)
     wanted = [split] if split else sorted(recorded)
     if image_root is not None and len(wanted) > 1:
         raise BadInput(f"image_root: the splits {', '.join(wanted)} have a folder each; name one with split")

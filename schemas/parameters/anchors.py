@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 from typing import Annotated
 
-from pydantic import AfterValidator, Field
+from pydantic import Field
 
 from labelmill.schemas.anchors import Resize
 from labelmill.schemas.errors import BadInput
 from labelmill.schemas.names import DatasetName
-from labelmill.schemas.parameters.fields import FlowParameters, InputSize, LocalPath, Location
+from labelmill.schemas.parameters.fields import FlowParameters, InputSize, LocalPath, Location, check_by
 
 ANCHORS_MAX = 256
 
@@ -43,28 +43,13 @@ def parse_sizes(text: str) -> tuple[tuple[float, float], ...]:
     return sizes
 
 
-def _check_sweep(text: str) -> str:
-    parse_sweep(text)
-    return text
-
-
-def _check_strides(text: str) -> str:
-    parse_strides(text)
-    return text
-
-
-def _check_sizes(text: str) -> str:
-    parse_sizes(text)
-    return text
-
-
 class AnchorsParameters(FlowParameters):
     """Cluster a dataset's boxes into anchors by their IoU, and tell how well these fit and what they would learn."""
 
     store: Location = Field(description="folder or URL of the store that holds the dataset's boxes table")
     dataset: DatasetName = Field(description="name of the dataset in the store")
     k: int = Field(9, ge=1, le=ANCHORS_MAX, description="how many anchors")
-    sweep: Annotated[str, AfterValidator(_check_sweep)] | None = Field(
+    sweep: Annotated[str, check_by(parse_sweep)] | None = Field(
         None, description="also all numbers of anchors from the first to the last: 1:15"
     )
     input_size: InputSize = Field(416, description="of the detector: pixels, or height x width such as 384x640")
@@ -76,10 +61,10 @@ class AnchorsParameters(FlowParameters):
     max_side_px: float | None = Field(
         None, gt=0, allow_inf_nan=False, description="leave out boxes with a longer side above, in pixels of the input"
     )
-    strides: Annotated[str, AfterValidator(_check_strides)] | None = Field(
+    strides: Annotated[str, check_by(parse_strides)] | None = Field(
         None, description="split the anchors over these strides and count what they would learn: 8,16,32"
     )
-    compare: Annotated[str, AfterValidator(_check_sizes)] | None = Field(
+    compare: Annotated[str, check_by(parse_sizes)] | None = Field(
         None, description="anchors to measure beside, in pixels of the input: 10,13 16,30 33,23"
     )
     positive_iou: float = Field(0.5, gt=0, le=1, description="an anchor learns a box from this IoU on")

@@ -9,7 +9,7 @@ from pydantic import AfterValidator, Field, WithJsonSchema, model_validator
 
 from labelmill.schemas.errors import BadInput
 from labelmill.schemas.names import DatasetName
-from labelmill.schemas.parameters.fields import PIXELS_MAX, FlowParameters, LocalPath, Location
+from labelmill.schemas.parameters.fields import PIXELS_MAX, TABLE_PATTERN, FlowParameters, LocalPath, Location
 from labelmill.schemas.policy_presets import POLICY_FILES, PRESETS, find_preset
 
 EPOCHS_MAX = 10_000
@@ -51,9 +51,7 @@ class AugmentParameters(FlowParameters):
     image_root: Location | None = Field(
         None, description="folder or URL of the images when they are elsewhere than at ingest"
     )
-    table: str = Field(
-        "views", pattern=r"^[a-z][a-z0-9_]{0,62}$", description="name of the table that records the views"
-    )
+    table: str = Field("views", pattern=TABLE_PATTERN, description="name of the table that records the views")
     workers: int = Field(0, ge=0, le=256, description="threads that decode, change and write images; 0: one a core")
     shard_size: int = Field(2048, ge=1, le=1_000_000, description="images in a shard; a killed run resumes at a shard")
     max_pixels: int = Field(PIXELS_MAX, ge=1, description="reject images with more pixels than this")

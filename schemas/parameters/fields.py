@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -17,6 +18,11 @@ PIXELS_MAX = 178_956_970
 
 FILE_BYTES_MAX = 256 * 2**20
 """No photograph is larger; a larger file in an image folder is something else."""
+
+SPLIT_PATTERN = r"^[A-Za-z0-9_.-]{1,64}$"
+
+TABLE_PATTERN = r"^[a-z][a-z0-9_]{0,62}$"
+"""Of a table's name in its dataset."""
 
 _SIZE = re.compile(r"(\d{1,5})(?:x(\d{1,5}))?")
 
@@ -63,14 +69,14 @@ def make_weights_absolute(weights: str) -> str:
     return str(Path(weights).expanduser().absolute())
 
 
-def _check_device(device: str) -> str:
-    parse_device(device)
-    return device
+def check_by(parse: Callable[[str], object]) -> AfterValidator:
+    """Return what refuses a text that `parse` does, with its words, and leaves any other as it is."""
 
+    def check(text: str) -> str:
+        parse(text)
+        return text
 
-def _check_share(share: str) -> str:
-    parse_share(share)
-    return share
+    return AfterValidator(check)
 
 
 def _check_input_size(size: object) -> object:
@@ -93,11 +99,6 @@ def _check_location(path: str) -> str:
     return check_location(path)
 
 
-def _check_table(table: str) -> str:
-    split_table_name(table)
-    return table
-
-
 # The patterns are for Prefect's form alone: a run that is scheduled does not know the folder that it was asked from.
 LocalPath = Annotated[str, AfterValidator(_check_local), WithJsonSchema({"type": "string", "pattern": "^(/|file://)"})]
 Location = Annotated[
@@ -108,10 +109,10 @@ WeightsName = Annotated[
     AfterValidator(make_weights_absolute),
     WithJsonSchema({"type": "string", "pattern": "^(/|package:|pretrained$)"}),
 ]
-Device = Annotated[str, AfterValidator(_check_device)]
-Share = Annotated[str, AfterValidator(_check_share)]
+Device = Annotated[str, check_by(parse_device)]
+Share = Annotated[str, check_by(parse_share)]
 InputSize = Annotated[int | str, BeforeValidator(_check_input_size)]
-TableName = Annotated[str, AfterValidator(_check_table)]
+TableName = Annotated[str, check_by(split_table_name)]
 
 
 class FlowParameters(BaseModel):

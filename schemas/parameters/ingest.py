@@ -5,7 +5,14 @@ from __future__ import annotations
 from pydantic import Field
 
 from labelmill.schemas.names import DatasetName
-from labelmill.schemas.parameters.fields import FILE_BYTES_MAX, PIXELS_MAX, FlowParameters, LocalPath, Location
+from labelmill.schemas.parameters.fields import (
+    FILE_BYTES_MAX,
+    PIXELS_MAX,
+    SPLIT_PATTERN,
+    FlowParameters,
+    LocalPath,
+    Location,
+)
 
 
 class IngestSettings(FlowParameters):
@@ -15,9 +22,7 @@ class IngestSettings(FlowParameters):
         description="folder of the store, or s3://bucket/prefix or gs://bucket/prefix; made when it does not exist"
     )
     dataset: DatasetName = Field(description="name of the dataset in the store")
-    split: str = Field(
-        "train", pattern=r"^[A-Za-z0-9_.-]{1,64}$", description="name of this part of the dataset: train, val, …"
-    )
+    split: str = Field("train", pattern=SPLIT_PATTERN, description="name of this part of the dataset: train, val, …")
     id_prefix: str = Field(
         "", description="put before every image_id, for two splits that hold the same paths; for example val/"
     )

@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from labelmill.schemas.errors import BadInput
-from labelmill.schemas.parameters.fields import LocalPath
+from labelmill.schemas.parameters.fields import SPLIT_PATTERN, LocalPath
 from labelmill.schemas.parameters.ingest import IngestParameters
 
 SPLIT_BY_NAME = "auto"
@@ -20,7 +20,7 @@ class IngestLsunParameters(IngestParameters):
     source: LocalPath = Field(description="an LMDB environment, such as bedroom_train_lmdb, or a folder of several")
     split: str = Field(
         SPLIT_BY_NAME,
-        pattern=r"^[A-Za-z0-9_.-]{1,64}$",
+        pattern=SPLIT_PATTERN,
         description="name of this part of the dataset; auto: each environment's own, by its name (train, val, test)",
     )
     digests: Literal["sha256", "none"] = Field(

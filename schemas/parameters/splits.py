@@ -9,15 +9,8 @@ from pydantic import AfterValidator, Field
 
 from labelmill.schemas.errors import BadInput
 from labelmill.schemas.names import DatasetName, split_table_name
-from labelmill.schemas.parameters.fields import FlowParameters, Location
+from labelmill.schemas.parameters.fields import TABLE_PATTERN, FlowParameters, Location, check_by
 from labelmill.schemas.splits import parse_fractions
-
-_TABLE = r"^[a-z][a-z0-9_]{0,62}$"
-
-
-def _check_fractions(text: str) -> str:
-    parse_fractions(text)
-    return text
 
 
 def _check_pattern(pattern: str) -> str:
@@ -30,15 +23,13 @@ def _check_pattern(pattern: str) -> str:
     return pattern
 
 
-def _check_tables(text: str) -> str:
-    for name in text.split(","):
-        split_table_name(name.strip())
-    return text
+def _parse_tables(text: str) -> list[tuple[str, str]]:
+    return [split_table_name(name.strip()) for name in text.split(",")]
 
 
-Fractions = Annotated[str, AfterValidator(_check_fractions)]
+Fractions = Annotated[str, check_by(parse_fractions)]
 Pattern = Annotated[str, AfterValidator(_check_pattern)]
-TableNames = Annotated[str, AfterValidator(_check_tables)]
+TableNames = Annotated[str, check_by(_parse_tables)]
 
 
 class DivideParameters(FlowParameters):
@@ -69,7 +60,7 @@ class SplitParameters(DivideParameters):
     labels_per_class: int | None = Field(
         None, ge=1, description="mark so many images a class of the first split as labelled, its others as unlabelled"
     )
-    table: str = Field("splits", pattern=_TABLE, description="name of the table in the dataset")
+    table: str = Field("splits", pattern=TABLE_PATTERN, description="name of the table in the dataset")
 
 
 class EpisodesParameters(DivideParameters):
@@ -81,7 +72,7 @@ class EpisodesParameters(DivideParameters):
     shots: int = Field(1, ge=1, le=1000, description="support images a class")
     queries: int = Field(15, ge=1, le=1000, description="query images a class")
     episodes: int = Field(600, ge=1, le=100_000, description="episodes in each split")
-    table: str = Field("episodes", pattern=_TABLE, description="name of the table in the dataset")
+    table: str = Field("episodes", pattern=TABLE_PATTERN, description="name of the table in the dataset")
 
 
 class DomainsParameters(DivideParameters):
@@ -94,7 +85,7 @@ class DomainsParameters(DivideParameters):
     from_split: str | None = Field(None, description="of the first dataset's images; default: all")
     other_split: str | None = Field(None, description="of the second dataset's images; default: all")
     fractions: Fractions = Field("train=0.9,test=0.1", description="splits of each domain; they sum to 1")
-    table: str = Field("domains", pattern=_TABLE, description="name of the table in the first dataset")
+    table: str = Field("domains", pattern=TABLE_PATTERN, description="name of the table in the first dataset")
 
 
 class FindLeaksParameters(FlowParameters):
@@ -104,4 +95,6 @@ class FindLeaksParameters(FlowParameters):
     tables: TableNames = Field(
         description="dataset.table, or several with commas between: tables of images, splits or domains"
     )
-    table: str = Field("leaks", pattern=_TABLE, description="name of the table that is made in the first one's dataset")
+    table: str = Field(
+        "leaks", pattern=TABLE_PATTERN, description="name of the table that is made in the first one's dataset"
+    )

@@ -21,9 +21,9 @@ from labelmill.schemas.parameters import (
 )
 from labelmill.schemas.versions import Version, digest_json
 from labelmill.tasks.anchors.preflight import find_classes
-from labelmill.tasks.anchors.read_boxes import InputBoxes, find_inputs, read_boxes
+from labelmill.tasks.anchors.read_boxes import InputBoxes, read_boxes
 from labelmill.tasks.lineage import make_lineage
-from labelmill.tasks.store import Change, Store, Table, open_store
+from labelmill.tasks.store import Store, Table, open_store
 from labelmill.tasks.store.receipts import Receipt
 
 _METHOD = "anchors 1"
@@ -56,13 +56,13 @@ class AnchorsRun:
 def prepare_anchors(parameters: AnchorsParameters) -> AnchorsRun:
     """Read the boxes and list the sets; raise BadInput when there are too few sizes, NotInStore without boxes."""
     store = open_store(parameters.store)
-    version, sizes = find_inputs(store, parameters)
     boxes = read_boxes(store, parameters)
     counts = sorted({parameters.k, *(parse_sweep(parameters.sweep) if parameters.sweep else ())})
     if (different := count_different(boxes.sizes)) < counts[-1]:
         field = "k" if different < parameters.k else "sweep"
         raise BadInput(f"{field}: {counts[-1]} anchors need at least as many different box sizes, got {different}")
-    facts = [_METHOD, [part.sha256 for made in (version, *sizes) for part in made.parts], _choices(parameters)]
+    contents = [part.sha256 for made in boxes.versions for part in made.parts]
+    facts = [_METHOD, boxes.versions[0].number, contents, _choices(parameters)]  # the rows name the version
     sets = [AnchorSet(k=k, given=None, key=digest_json([facts, k, parameters.seed])) for k in counts]
     if parameters.compare is not None:
         given = parse_sizes(parameters.compare)
@@ -70,9 +70,9 @@ def prepare_anchors(parameters: AnchorsParameters) -> AnchorsRun:
     table = store.table(f"{parameters.dataset}.{parameters.table}")
     run = digest_json([made.key for made in sets])
     table.receipts.open_run(run)
-    inputs = {made.table: made.number for made in (version, *sizes)}
+    inputs = {made.table: made.number for made in boxes.versions}
     return AnchorsRun(
-        parameters=parameters, store=store, table=table, inputs=inputs, version=version, boxes=boxes,
+        parameters=parameters, store=store, table=table, inputs=inputs, version=boxes.versions[0], boxes=boxes,
         sets=tuple(sets), run=run,
     )  # fmt: skip
 
@@ -140,20 +140,15 @@ def split_over(strides: str | None, k: int) -> list[int | None]:
 
 def commit_anchors(run: AnchorsRun, receipts: Sequence[Receipt]) -> Version:
     """Make the sets a version; the latest stays when it holds them already."""
-    parts = [receipt.part for receipt in receipts]
     parameters = run.parameters
     metadata = AnchorsMetadata(
         k=parameters.k, input_size=parse_input_size(parameters.input_size), resize=parameters.resize,
         split=parameters.split, classes=find_classes(parameters, run.version), boxes=len(run.boxes),
         rejected=run.boxes.rejected,
     ).model_dump(mode="json")  # fmt: skip
-
-    def change(latest: Version | None) -> Change | None:
-        same = latest is not None and (list(latest.parts), latest.metadata) == (parts, metadata)
-        return None if same else Change(operation="replace", parts=parts, metadata=metadata)
-
-    version = run.table.commit(
-        change, schema=ANCHORS_SCHEMA, lineage=make_lineage("anchors", parameters, inputs=run.inputs)
-    )
+    version = run.table.replace(
+        [receipt.part for receipt in receipts], schema=ANCHORS_SCHEMA, metadata=metadata,
+        lineage=make_lineage("anchors", parameters, inputs=run.inputs),
+    )  # fmt: skip
     run.table.receipts.close_run(run.run)
     return version

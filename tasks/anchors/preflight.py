@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from labelmill.schemas.classes import ClassList
+from labelmill.schemas.classes import read_classes
 from labelmill.schemas.errors import BadInput
 from labelmill.schemas.parameters import AnchorsParameters, parse_sizes, parse_strides
 from labelmill.schemas.versions import Version
+from labelmill.tasks.shards import check_split
 from labelmill.tasks.store import open_store
 
 
@@ -14,9 +15,7 @@ def check_anchors(parameters: AnchorsParameters) -> None:
     version = open_store(parameters.store).table(f"{parameters.dataset}.boxes").version(parameters.boxes_version)
     if version.metadata.get("kind") != "boxes":
         raise BadInput(f"{version.table}: expected a table of boxes")
-    splits = sorted(version.metadata["splits"])
-    if parameters.split is not None and parameters.split not in splits:
-        raise BadInput(f"split: expected one of {', '.join(splits)}, got {parameters.split!r}")
+    check_split(parameters.split, version.metadata["parts"])  # `splits` tells of those that came from annotations
     find_classes(parameters, version)
     if parameters.negative_iou > parameters.positive_iou:
         raise BadInput(
@@ -39,17 +38,11 @@ def _check_strides(parameters: AnchorsParameters) -> None:
         raise BadInput(f"compare: {given} anchors cannot be split evenly over {count} strides")
 
 
-def read_classes(version: Version) -> ClassList | None:
-    """Return the class list of a boxes version, None when it has none."""
-    listed = version.metadata["classes"]
-    return ClassList.model_validate(listed) if listed else None
-
-
 def find_classes(parameters: AnchorsParameters, version: Version) -> tuple[int, ...] | None:
     """Return the ids of the classes that were asked for, None for all; raise BadInput for one that is not listed."""
     if parameters.classes is None:
         return None
-    listed = read_classes(version)
+    listed = read_classes(version.metadata)
     names = [c.name for c in listed.classes] if listed else []
     wnids = [c.wnid for c in listed.classes] if listed else []
     found = set()

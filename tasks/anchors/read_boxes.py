@@ -21,23 +21,24 @@ from labelmill.tasks.store import Store
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class InputBoxes:
-    """N boxes in pixels of the input: (N, 4) xyxy, (N,) class ids (-1 for none), (N,) places in `image_ids`.
+    """N boxes in pixels of the input: (N, 4) xyxy, (N,) class ids (-1 for none), (N,) numbers of their images.
 
-    `sizes` (N, 2) has the steps of float32. `rejected` counts the version's other boxes by reason.
+    `sizes` (N, 2) has the steps of float32. `rejected` counts the version's other boxes by reason. `versions` are what
+    was read: first the boxes, then the tables that know the sizes of their images.
     """
 
+    versions: tuple[Version, ...]
     xyxy: Floats
     sizes: Sizes
     class_ids: npt.NDArray[np.int64]
     images: npt.NDArray[np.int64]
-    image_ids: pa.Array
     rejected: dict[str, int]
 
     def __len__(self) -> int:
         return len(self.xyxy)
 
 
-def find_inputs(store: Store, parameters: AnchorsParameters) -> tuple[Version, list[Version]]:
+def _find_versions(store: Store, parameters: AnchorsParameters) -> tuple[Version, list[Version]]:
     """Return the version of the boxes, and those of the tables that know the sizes of their images.
 
     Sizes come from the version of the images table that the boxes were made with (the latest when that was deleted),
@@ -58,7 +59,7 @@ def read_boxes(store: Store, parameters: AnchorsParameters) -> InputBoxes:
 
     Raises BadInput when no box is left.
     """
-    boxes, sizes = find_inputs(store, parameters)
+    boxes, sizes = _find_versions(store, parameters)
     rows = _query(store, boxes, sizes, parameters)
     kept = rows.filter(rows["reason"].is_null())
     corners, images = (
@@ -79,11 +80,11 @@ def read_boxes(store: Store, parameters: AnchorsParameters) -> InputBoxes:
     if not stays.any():
         told = ", ".join(f"{count:,} {reason}" for reason, count in counts.items()) or "the table is empty"
         raise BadInput(f"{boxes.table} v{boxes.number}: no box is left to cluster: {told}")
-    found = kept["image_id"].combine_chunks().dictionary_encode()
+    images_of = kept["image_id"].combine_chunks().dictionary_encode().indices
     return InputBoxes(
-        xyxy=xyxy[stays], sizes=sides[stays], rejected=dict(sorted(counts.items())),
-        class_ids=kept["class_id"].to_numpy()[stays].astype(np.int64), image_ids=found.dictionary,
-        images=found.indices.to_numpy()[stays].astype(np.int64),
+        versions=(boxes, *sizes), xyxy=xyxy[stays], sizes=sides[stays], rejected=dict(sorted(counts.items())),
+        class_ids=kept["class_id"].to_numpy()[stays].astype(np.int64),
+        images=images_of.to_numpy()[stays].astype(np.int64),
     )  # fmt: skip
 
 

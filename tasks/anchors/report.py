@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 
+from labelmill.schemas.classes import read_classes
 from labelmill.schemas.versions import Version
 from labelmill.tasks.anchors.job import AnchorsRun
 from labelmill.tasks.anchors.measures import count_by_size, learn_positives, measure_classes
 from labelmill.tasks.anchors.page import Rows, as_sizes, build_anchors_page, pick_set
-from labelmill.tasks.anchors.preflight import read_classes
 from labelmill.tasks.anchors.texts import write_texts
 from labelmill.tasks.progress import ProgressMeter
+from labelmill.tasks.report.put_page import put_page
 from labelmill.tasks.splits.images import commit_rows
 from labelmill.tasks.stop import check_stop
-from labelmill.tasks.store.files import replace_file
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -28,14 +27,14 @@ class AnchorsReport:
     facts: dict[str, str]
 
 
-def write_report(run: AnchorsRun, version: Version, *, report: Path | None) -> AnchorsReport:
+def write_report(run: AnchorsRun, version: Version, *, report: str | None) -> AnchorsReport:
     """Measure the chosen anchors, write the tables, texts and page that go with a version.
 
     The page goes to `report`, or to `reports/` in the table's folder, where the texts are.
     """
     rows = run.table.read(version, [column.name for column in version.columns]).to_pylist()
     chosen = pick_set(rows, run.parameters.k, "clustered")
-    classes = measure_classes(run.boxes, as_sizes(chosen), read_classes(run.version))
+    classes = measure_classes(run.boxes, as_sizes(chosen), read_classes(run.version.metadata))
     _commit(run, version, "classes", classes)
     positives = _count_positives(run, rows)
     if positives is not None:
@@ -46,12 +45,8 @@ def write_report(run: AnchorsRun, version: Version, *, report: Path | None) -> A
     for name, text in texts.items():
         run.table.files.replace(f"reports/v{version.number}.{name}", text.encode())
     page = build_anchors_page(version, rows, run.boxes.sizes, classes=classes, positives=positives, texts=texts)
-    data = page.encode("utf-8", "backslashreplace")
-    if report is None:
-        run.table.files.replace(f"reports/v{version.number}.html", data)
-    else:
-        replace_file(report, data)
-    return AnchorsReport(version=version, facts=_list_facts(run, version, rows, positives, report))
+    place = put_page(page, run.table, version.number, report=report)
+    return AnchorsReport(version=version, facts=_list_facts(run, version, rows, positives, place))
 
 
 def _commit(run: AnchorsRun, version: Version, name: str, rows: pa.Table) -> None:
@@ -86,7 +81,7 @@ def _list_facts(
     version: Version,
     rows: Rows,
     positives: pa.Table | None,
-    report: Path | None,
+    page: str,
 ) -> dict[str, str]:
     chosen, given = pick_set(rows, run.parameters.k, "clustered"), pick_set(rows, None, "given")
     facts = {
@@ -105,7 +100,6 @@ def _list_facts(
             facts[f"boxes of {row['from_px']:g}{bound}"] = (
                 f"{row['positives_a_box']:.2f} anchors a box, {row['without']:,} of {row['boxes']:,} without"
             )
-    folder = f"{run.table.folder}/reports"
-    facts["texts for trainers"] = f"{folder}/v{version.number}.*"
-    facts["report"] = str(report) if report else f"{folder}/v{version.number}.html"
+    facts["texts for trainers"] = f"{run.table.folder}/reports/v{version.number}.*"
+    facts["report"] = page
     return facts

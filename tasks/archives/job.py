@@ -8,7 +8,6 @@ import shutil
 import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from labelmill.schemas.errors import BadInput
@@ -21,6 +20,7 @@ from labelmill.tasks.containers.zip_members import find_checksums, iterate_zip
 from labelmill.tasks.images.rejected_image import RejectedImage
 from labelmill.tasks.ingest.list_files import ListedFile
 from labelmill.tasks.stop import check_stop
+from labelmill.tasks.threads import open_threads
 from labelmill.tasks.wording import format_bytes
 from labelmill.tasks.written.file_tree import BadFileName, FileTree, Occupied
 
@@ -154,11 +154,8 @@ def extract_members(
         on_batch(extracted)
         return extracted
 
-    pool = ThreadPoolExecutor(run.parameters.workers or 2 * (os.cpu_count() or 1), thread_name_prefix="extract")
-    try:
-        return _sum(pool.map(work, range(0, len(members), _FILES_AT_ONCE)))
-    finally:
-        pool.shutdown(cancel_futures=True)
+    with open_threads(run.parameters.workers or 2 * (os.cpu_count() or 1), name="extract") as threads:
+        return _sum(threads.map(work, range(0, len(members), _FILES_AT_ONCE)))
 
 
 def _sum(pieces: Iterable[Extracted]) -> Extracted:

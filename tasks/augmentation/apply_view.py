@@ -103,9 +103,9 @@ def apply_to_mask(mask: Pixels, steps: Sequence[Step], *, tile: MosaicTile | Non
     for step in steps:
         frame_after(step, pixel_ops.frame_of(viewed))
         if isinstance(step, MosaicStep):
-            if tile is None:
+            if tile not in step.tiles:
                 raise BadInput("mosaic: tile: expected the tile that the mask belongs to")
-            viewed = _join_tiles([viewed if one is tile else None for one in step.tiles], step, channels=None)
+            viewed = _join_tiles([viewed if one == tile else None for one in step.tiles], step, channels=None)
         elif isinstance(step, CropStep) and step.reflect:
             viewed = pixel_ops.crop(np.pad(viewed, step.reflect), step.model_copy(update={"reflect": 0}))
         else:
@@ -145,7 +145,7 @@ def apply_to_boxes(
         before = frame
         frame = frame_after(step, frame)
         if isinstance(step, MosaicStep):
-            if tile is None:
+            if tile is None or tile not in step.tiles:
                 raise BadInput("mosaic: tile: expected the tile that the boxes belong to")
             carried, visible = _cut(
                 _move_boxes(carried, find_tile_matrix(tile, size)), visible,

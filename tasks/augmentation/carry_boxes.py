@@ -22,7 +22,7 @@ from labelmill.tasks.augmentation.job import AugmentRun, ShardReceipts, find_inp
 from labelmill.tasks.boxes.build_boxes import Frames, RawBoxes, build_boxes
 from labelmill.tasks.boxes.split_parts import sum_counts, write_split
 from labelmill.tasks.lineage import make_lineage
-from labelmill.tasks.store import Change, open_store
+from labelmill.tasks.store import open_store
 from labelmill.tasks.store.receipts import Receipt
 
 _ROWS_PER_PART = 500_000
@@ -97,13 +97,8 @@ def commit_boxes(
     parts = [receipt.part for found in owned.values() for receipt in found]
     metadata = BoxesMetadata(classes=run.images_version.metadata["classes"], splits={}).model_dump(mode="json")
     metadata["parts"] = {split: [receipt.part.path for receipt in found] for split, found in owned.items()}
-
-    def change(latest: Version | None) -> Change | None:
-        same = latest is not None and (list(latest.parts), latest.metadata) == (parts, metadata)
-        return None if same else Change(operation="replace", parts=parts, metadata=metadata)
-
     lineage = make_lineage("augment", run.parameters, inputs=find_inputs(run))
-    version = table.commit(change, schema=BOXES_SCHEMA, lineage=lineage)
+    version = table.replace(parts, schema=BOXES_SCHEMA, metadata=metadata, lineage=lineage)
     for split in owned:
         table.receipts.close_run(_key(run, split, receipts))
     return version, counts

@@ -20,7 +20,7 @@ from labelmill.tasks.augmentation.preflight import refuse_other_dataset, refuse_
 from labelmill.tasks.augmentation.read_policy import read_policy
 from labelmill.tasks.lineage import make_lineage
 from labelmill.tasks.shards import find_roots, read_split
-from labelmill.tasks.store import Change, Table, open_store
+from labelmill.tasks.store import Table, open_store
 from labelmill.tasks.store.receipts import Receipt
 
 COLUMNS = (
@@ -183,9 +183,7 @@ def commit_images(run: AugmentRun, receipts: Sequence[ShardReceipts]) -> Version
         "roots": {split: f"{out}/{split}" for split in dict.fromkeys(shard.split for shard in run.shards)},
         "classes": run.images_version.metadata["classes"],
     }
-    version = _commit(run, run.made, parts, metadata, IMAGES_SCHEMA)
-    run.made.receipts.close_run(run.run)
-    return version
+    return _commit(run, run.made, parts, metadata, IMAGES_SCHEMA)
 
 
 def commit_views(run: AugmentRun, receipts: Sequence[ShardReceipts]) -> Version:
@@ -199,19 +197,16 @@ def commit_views(run: AugmentRun, receipts: Sequence[ShardReceipts]) -> Version:
         "images": f"{run.images.name} v{run.images_version.number}",
         "software": {name: version_of(name) for name in DECIDING_PACKAGES},
     }
-    version = _commit(run, run.views, [receipt.views.part for receipt in receipts], metadata, VIEWS_SCHEMA)
-    run.views.receipts.close_run(run.run)
-    return version
+    return _commit(run, run.views, [receipt.views.part for receipt in receipts], metadata, VIEWS_SCHEMA)
 
 
 def _commit(
     run: AugmentRun, table: Table, parts: Sequence[Part], metadata: dict[str, Any], schema: pa.Schema
 ) -> Version:
-    def change(latest: Version | None) -> Change | None:
-        same = latest is not None and (list(latest.parts), latest.metadata) == (list(parts), metadata)
-        return None if same else Change(operation="replace", parts=parts, metadata=metadata)
-
-    return table.commit(change, schema=schema, lineage=make_lineage("augment", run.parameters, inputs=find_inputs(run)))
+    lineage = make_lineage("augment", run.parameters, inputs=find_inputs(run))
+    version = table.replace(parts, schema=schema, metadata=metadata, lineage=lineage)
+    table.receipts.close_run(run.run)
+    return version
 
 
 def find_inputs(run: AugmentRun) -> dict[str, int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from labelmill.schemas.errors import BadInput
 from labelmill.schemas.parameters import AugmentParameters
 from labelmill.tasks.augmentation.read_policy import read_policy
+from labelmill.tasks.shards import find_roots
 from labelmill.tasks.store import Table, open_store
 
 
@@ -13,9 +14,7 @@ def check_augment(parameters: AugmentParameters) -> None:
     read_policy(parameters.policy)
     store = open_store(parameters.store)
     version = store.table(f"{parameters.dataset}.images").version(parameters.images_version)
-    known = sorted(version.metadata["roots"])
-    if parameters.split is not None and parameters.split not in known:
-        raise BadInput(f"split: expected one of {', '.join(known)}, got {parameters.split!r}")
+    find_roots(version, split=parameters.split, image_root=parameters.image_root)
     if parameters.boxes_version is not None:
         if parameters.into is None:
             raise BadInput("boxes_version: boxes are carried into a new dataset alone: name one by --into")

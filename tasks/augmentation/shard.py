@@ -5,13 +5,11 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 
 import pyarrow as pa
 
-from labelmill.schemas.errors import BadInput, WorkFailed
+from labelmill.schemas.errors import WorkFailed
 from labelmill.schemas.images import IMAGES_SCHEMA, TRANSIENT_REASONS, Reason, Status
-from labelmill.schemas.locations import join_location
 from labelmill.schemas.versions import Part
 from labelmill.schemas.views import VIEWS_SCHEMA, MosaicStep, View, dump_steps
 from labelmill.tasks.augmentation.apply_view import apply_to_pixels
@@ -19,14 +17,14 @@ from labelmill.tasks.augmentation.draw_view import PartnerSizes, draw_view
 from labelmill.tasks.augmentation.encode_view import encode_view, name_view
 from labelmill.tasks.augmentation.job import AugmentRun, Row, ShardReceipts, ViewShard, read_rows
 from labelmill.tasks.augmentation.pixel_ops import Pixels, frame_of, use_one_thread
-from labelmill.tasks.images.decode_image import decode_ingested
-from labelmill.tasks.images.read_ingested import read_ingested
+from labelmill.tasks.images.read_ingested import read_pixels
 from labelmill.tasks.images.rejected_image import RejectedImage
 from labelmill.tasks.ingest.sources import holds_files
 from labelmill.tasks.shards import RETRIED_REASONS
 from labelmill.tasks.stop import check_stop
 from labelmill.tasks.store import Table
 from labelmill.tasks.store.receipts import Receipt
+from labelmill.tasks.threads import open_threads
 from labelmill.tasks.written.file_tree import BadFileName, FileTree, Occupied
 
 _IMAGES_AT_ONCE = 16
@@ -74,14 +72,11 @@ def make_shard(
     maker = _Maker(run, shard, tree)
     use_one_thread()
     made: list[tuple[Row, Row]] = []
-    pool = ThreadPoolExecutor(run.parameters.workers or os.cpu_count() or 1, thread_name_prefix="augment")
-    try:
+    with open_threads(run.parameters.workers or os.cpu_count() or 1, name="augment") as threads:
         batches = (rows[start : start + _IMAGES_AT_ONCE] for start in range(0, len(rows), _IMAGES_AT_ONCE))
-        for done in pool.map(maker.make_all, batches):
+        for done in threads.map(maker.make_all, batches):
             made += done
             on_batch(len(done), sum(view["status"] != Status.DONE for view, _ in done))
-    finally:
-        pool.shutdown(cancel_futures=True)
     reasons = {view["reason"] for view, _ in made}
     if not TRANSIENT_REASONS.isdisjoint(reasons) and not holds_files(run.roots[shard.split]):
         raise WorkFailed(f"split {shard.split}: nothing is in {run.roots[shard.split]}; mount it, or name --image-root")
@@ -105,14 +100,6 @@ def _leave(table: Table, run: str, shard: ViewShard, rows: pa.Table, *, retry: b
     )  # fmt: skip
     table.receipts.write(receipt)
     return receipt
-
-
-def read_pixels(row: Row, root: str, *, max_pixels: int) -> Pixels:
-    """Return an image of an images table as (H, W, 3) uint8; raise RejectedImage when it is not as it was ingested."""
-    if row["width"] is not None and row["width"] * row["height"] > max_pixels:
-        raise RejectedImage(Reason.TOO_MANY_PIXELS, f"more than {max_pixels} pixels")
-    data = read_ingested(join_location(root, row["uri"]), size=row["bytes"], sha256=row["sha256"])
-    return decode_ingested(data, format=row["format"], mode=row["mode"], max_pixels=max_pixels)
 
 
 class _Maker:
@@ -194,9 +181,7 @@ class _Maker:
         except BadFileName as error:
             raise RejectedImage(Reason.BAD_NAME, str(error)) from error
         except Occupied as error:
-            raise BadInput(
-                f"out: {self._tree.root}: {error}; nothing is replaced: choose another folder, or move it away"
-            ) from error
+            raise self._tree.explain(error) from error
         return {
             "width": pixels.shape[1], "height": pixels.shape[0], "format": self._run.parameters.format, "mode": "RGB",
             "bytes": written.bytes, "mtime_ns": written.mtime_ns, "sha256": hashlib.sha256(data).hexdigest(),

@@ -19,7 +19,7 @@ from labelmill.tasks.augmentation.apply_view import apply_to_pixels
 from labelmill.tasks.augmentation.describe_step import describe_step
 from labelmill.tasks.augmentation.job import COLUMNS, AugmentRun, Row
 from labelmill.tasks.augmentation.pixel_ops import Pixels, frame_of
-from labelmill.tasks.augmentation.shard import read_pixels
+from labelmill.tasks.images.read_ingested import read_pixels
 from labelmill.tasks.images.rejected_image import RejectedImage
 from labelmill.tasks.report.page_style import STYLE
 

@@ -17,6 +17,7 @@ import pyarrow as pa
 from labelmill.schemas.errors import BadInput, WorkFailed
 from labelmill.tasks.boxes.plain_json import dump_rest, is_int64, key_of, take_int
 from labelmill.tasks.boxes.stream_json import HashingStream, JsonPiece, stream_json
+from labelmill.tasks.ingest.list_files import is_text
 from labelmill.tasks.pause_collection import pause_collection
 
 _LISTS = frozenset({"images", "annotations", "categories"})
@@ -144,7 +145,7 @@ def _keep_images(found: CocoFile, piece: JsonPiece) -> None:
             continue
         key = key_of(item.get("id"))
         name = item.get("file_name")
-        if isinstance(name, str) and _is_utf8(name):
+        if isinstance(name, str) and is_text(name):
             del item["file_name"]
         else:
             name = None
@@ -154,14 +155,6 @@ def _keep_images(found: CocoFile, piece: JsonPiece) -> None:
                 height=take_int(item, "height"), extra=dump_rest(item, plain=piece.plain),
             )
         )  # fmt: skip
-
-
-def _is_utf8(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _keep_categories(found: CocoFile, piece: JsonPiece) -> None:

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from labelmill.schemas.boxes import BOXES_SCHEMA, IMAGE_ENTRIES_SCHEMA, BoxesMetadata, BoxFormat, SplitSource
-from labelmill.schemas.classes import ClassList
+from labelmill.schemas.classes import read_classes
 from labelmill.schemas.parameters import IngestBoxesParameters
 from labelmill.schemas.versions import Version, digest_json
 from labelmill.tasks.boxes.build_boxes import Floats, Frames, RawBoxes, build_boxes
@@ -80,8 +80,7 @@ def write_boxes(run: BoxesRun, images: Version, *, on_done: Callable[[int], None
     parameters, source = run.parameters, run.source
     table = open_store(parameters.store).table(f"{parameters.dataset}.boxes")
     frames = Frames(image_ids=pa.array(_make_ids(run), pa.string()), sizes=_find_sizes(run, images))
-    classes = images.metadata["classes"]
-    class_of = find_class_ids(source.categories, ClassList.model_validate(classes) if classes else None)
+    class_of = find_class_ids(source.categories, read_classes(images.metadata))
     categories = tuple((key, class_of[key]) for key in source.categories if key in class_of)
     key = _digest(run, frames, categories)
     receipts = write_split(
@@ -98,7 +97,7 @@ def write_boxes(run: BoxesRun, images: Version, *, on_done: Callable[[int], None
 
     def merge(before: dict[str, Any] | None) -> dict[str, Any]:
         splits = {**(before["splits"] if before else {}), parameters.split: made}
-        return BoxesMetadata(classes=classes, splits=splits).model_dump(mode="json")
+        return BoxesMetadata(classes=images.metadata["classes"], splits=splits).model_dump(mode="json")
 
     version = commit_split(
         table, [r.part for r in receipts], split=parameters.split, metadata=merge, schema=BOXES_SCHEMA, lineage=lineage

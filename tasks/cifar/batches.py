@@ -39,12 +39,12 @@ class Batch:
     labels: Sequence[int]
 
 
-def name_labels(files: Mapping[str, CifarFile], chosen: Sequence[CifarFile], labels: str) -> str:
+def name_labels(files: Sequence[CifarFile], labels: str) -> str:
     """Return which labels are meant: "labels" for CIFAR-10, "fine_labels" or "coarse_labels" for CIFAR-100.
 
     Raises BadInput when coarse labels are asked of CIFAR-10.
     """
-    if any(file.name.startswith(("data_batch", "test_batch")) for file in chosen):
+    if any(file.name.startswith(("data_batch", "test_batch")) for file in files):
         if labels != "fine":
             raise BadInput("labels: CIFAR-10 has no coarse labels; leave it out")
         return "labels"

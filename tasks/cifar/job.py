@@ -20,7 +20,7 @@ def prepare_cifar(parameters: IngestCifarParameters) -> Iterator[IngestRun]:
     """
     files = find_cifar_files(parameters.source)
     for split, chosen in choose_files(files, parameters.split).items():
-        kind = name_labels(files, chosen, parameters.labels)
+        kind = name_labels(chosen, parameters.labels)
         classes = read_classes(files, kind)
         batches = [read_batch(file, kind) for file in chosen]
         listing = Listing(root=chosen[0].root, files=list_images(batches))

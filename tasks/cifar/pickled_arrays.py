@@ -55,7 +55,7 @@ def read_pickle(data: bytes, name: str) -> object:
     what is no pickle, or has opcodes that the files of CIFAR do not need.
     """
     try:
-        return _describe(_walk(data), data)
+        return _describe(_walk(data))
     except BadInput as error:
         raise BadInput(f"{name}: {error}") from error
     except (ValueError, LookupError, TypeError, AttributeError, UnicodeError) as error:
@@ -174,7 +174,7 @@ _PUSHED: dict[str, Callable[[Any], Any]] = {
 }
 
 
-def _describe(value: object, data: bytes) -> object:
+def _describe(value: object) -> object:
     """Replace the arrays in what was found, one level deep: a file of CIFAR is a dictionary."""
     if not isinstance(value, dict):
         return value

@@ -90,12 +90,6 @@ def list_lmdb_in_blocks(path: str, size: int) -> Iterator[tuple[list[bytes], lis
             yield keys, lengths
 
 
-def read_lmdb_start(path: str, key: bytes, length: int) -> bytes:
-    """Return the first bytes of a value, b"" when there is none; raise BadInput as `list_lmdb` does."""
-    with _explained(path), _open(path).begin(buffers=True) as transaction:
-        return bytes((transaction.get(key) or b"")[:length])
-
-
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LmdbState:
     """What an LMDB environment was when it was looked at: two that are equal hold the same values.

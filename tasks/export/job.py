@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from labelmill.schemas.boxes import BoxesMetadata
-from labelmill.schemas.classes import ClassList
+from labelmill.schemas.classes import ClassList, read_classes
 from labelmill.schemas.errors import BadInput
 from labelmill.schemas.images import Status
 from labelmill.schemas.parameters import ExportParameters
@@ -21,6 +21,7 @@ from labelmill.schemas.versions import Version
 from labelmill.tasks.export.out_folder import claim_folder
 from labelmill.tasks.export.preflight import check_dataset
 from labelmill.tasks.ingest.labels import class_key
+from labelmill.tasks.shards import check_split
 from labelmill.tasks.store import Table, open_store
 
 _ROWS_AT_ONCE = 2048
@@ -117,17 +118,15 @@ def prepare_export(parameters: ExportParameters) -> ExportRun:
     boxes = open_store(parameters.store).table(f"{parameters.dataset}.boxes") if boxes_version else None
     known = images.read(images_version, ["image_id", "split", "width", "status"])
     splits = sorted(known["split"].unique().to_pylist())
-    if parameters.split is not None and parameters.split not in splits:
-        raise BadInput(f"split: {parameters.split!r} is not in {images.name}; its splits: {', '.join(splits)}")
+    check_split(parameters.split, splits)
     wanted = tuple(splits) if parameters.split is None else (parameters.split,)
-    listed = images_version.metadata["classes"]
     rows = known.filter(pc.is_in(known["split"], pa.array(wanted)))
     _refuse_sizeless(parameters, rows)
     claim_folder(Path(parameters.out), _identify(parameters, images_version, boxes_version))
     return ExportRun(
         parameters=parameters, images=images, images_version=images_version, boxes=boxes, boxes_version=boxes_version,
         splits=wanted, selected=_select(known, wanted, parameters),
-        classes=ClassList.model_validate(listed) if listed else None, out=Path(parameters.out),
+        classes=read_classes(images_version.metadata), out=Path(parameters.out),
         rows=len(rows),
     )  # fmt: skip
 

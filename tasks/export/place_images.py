@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import hashlib
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -11,14 +10,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from labelmill.schemas.errors import BadInput, WorkFailed
-from labelmill.schemas.exports import LeftOut
 from labelmill.schemas.images import Reason
 from labelmill.schemas.locations import is_object_url, is_plain_path, join_location
 from labelmill.schemas.members import split_member
-from labelmill.schemas.parameters import FILE_BYTES_MAX
 from labelmill.tasks.export.job import ExportRun, Row
 from labelmill.tasks.export.out_folder import put_in_place
-from labelmill.tasks.images.read_bytes import read_bytes
+from labelmill.tasks.images.read_ingested import read_ingested
 from labelmill.tasks.images.rejected_image import RejectedImage
 from labelmill.tasks.ingest.rows import THREADS_PER_CORE
 from labelmill.tasks.stop import check_stop
@@ -79,8 +76,6 @@ def _place(run: ExportRun, row: Row, path: str) -> bool | str:
             return put_in_place(temporary, target)
     except RejectedImage as rejected:
         return str(rejected.reason)
-    except ChangedImage:
-        return LeftOut.CHANGED
     except (NotADirectoryError, FileExistsError):  # a file where another image needs a folder
         return Reason.BAD_NAME
     except OSError as error:
@@ -92,20 +87,9 @@ def _place(run: ExportRun, row: Row, path: str) -> bool | str:
         ) from error
 
 
-class ChangedImage(Exception):
-    """An image's bytes are not those that were ingested."""
-
-
 def read_image(location: str, row: Row) -> bytes:
-    """Return an image's bytes as they were ingested; raise RejectedImage or ChangedImage.
-
-    Of an image that was ingested without digest nothing but its length can be compared.
-    """
-    data = read_bytes(location, max_bytes=max(FILE_BYTES_MAX, row["bytes"] or 0))
-    known = row["sha256"]
-    if (len(data) != row["bytes"]) if known is None else (hashlib.sha256(data).hexdigest() != known):
-        raise ChangedImage
-    return data
+    """Return an image's bytes; raise RejectedImage when they are not there, or not those that were ingested."""
+    return read_ingested(location, size=row["bytes"], sha256=row["sha256"])
 
 
 def _link(location: str, target: Path, row: Row) -> bool:

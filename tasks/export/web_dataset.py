@@ -8,10 +8,9 @@ import tarfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from labelmill.schemas.exports import LeftOut
 from labelmill.tasks.export.image_labels import BoxesByImage, find_classes, group_boxes, name_suffix
 from labelmill.tasks.export.job import ExportRun, Row
-from labelmill.tasks.export.place_images import ChangedImage, PlaceImages, locate, read_image
+from labelmill.tasks.export.place_images import PlaceImages, locate, read_image
 from labelmill.tasks.images.rejected_image import RejectedImage
 from labelmill.tasks.stop import check_stop
 from labelmill.tasks.store.files import sync_file, temporary_beside
@@ -56,9 +55,6 @@ def _write_shard(run: ExportRun, path: Path, first: int, rows: Sequence[Row], bo
                     image = read_image(locate(run, row), row)
                 except RejectedImage as rejected:
                     run.exported.left_out[rejected.reason] += 1
-                    continue
-                except ChangedImage:
-                    run.exported.left_out[LeftOut.CHANGED] += 1
                     continue
                 _add_image(run, tar, f"{first + place:09d}", row, image, boxes)
                 run.exported.written += 1

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +16,7 @@ from labelmill.tasks.images.inspect_image import ImageFacts, inspect_bytes
 from labelmill.tasks.images.plain_jpegs import PlainJpegs, read_plain_jpegs
 from labelmill.tasks.images.read_bytes import read_each
 from labelmill.tasks.images.rejected_image import RejectedImage
+from labelmill.tasks.threads import open_threads
 
 FACTS_SCHEMA = pa.schema([IMAGES_SCHEMA.field(name).with_nullable(True) for name in ImageFacts._fields])
 """The columns of the images table that only a read tells."""
@@ -52,11 +52,8 @@ def find_facts(request: FactsRequest) -> Iterator[pa.RecordBatch]:
     if request.threads == 1:
         yield from (_inspect_all(request, step) for step in steps)
         return
-    pool = ThreadPoolExecutor(request.threads, thread_name_prefix="ingest")
-    try:
-        yield from pool.map(lambda step: _inspect_all(request, step), steps)
-    finally:
-        pool.shutdown(cancel_futures=True)
+    with open_threads(request.threads, name="ingest") as threads:
+        yield from threads.map(lambda step: _inspect_all(request, step), steps)
 
 
 def _inspect_all(request: FactsRequest, uris: Sequence[str]) -> pa.RecordBatch:

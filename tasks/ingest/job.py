@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from labelmill.schemas.classes import ClassList
+from labelmill.schemas.classes import read_classes
 from labelmill.schemas.errors import WorkFailed
 from labelmill.schemas.images import IMAGES_SCHEMA, TRANSIENT_REASONS, Status
 from labelmill.schemas.locations import join_location
@@ -118,8 +118,7 @@ def prepare_ingest(
     root, files = listing.root, listing.files
     table = open_store(parameters.store, create=True).table(f"{parameters.dataset}.images")
     latest = table.latest()
-    listed = latest.metadata["classes"] if latest else None
-    fixed = ClassList.model_validate(listed) if listed else None
+    fixed = read_classes(latest.metadata) if latest else None
     classes, labels = settle_labels(found, fixed, owner=f"dataset {parameters.dataset}")
     settings = RowSettings(
         root=root, split=parameters.split, id_prefix=parameters.id_prefix, classes=classes,
@@ -253,7 +252,7 @@ def _refuse_conflict(run: IngestRun, latest: Version | None) -> None:
     for path in strange:
         if not ids.isdisjoint(run.table.read_part(parts[path], ["image_id"])["image_id"].to_pylist()):
             raise WorkFailed(f"{name}: another run added images of the same ids meanwhile; run again")
-    listed = latest.metadata["classes"] if latest else None
+    fixed = read_classes(latest.metadata) if latest else None
     classes = run.settings.classes
-    if listed and len(classes) and ClassList.model_validate(listed).digest() != classes.digest():
+    if fixed is not None and len(classes) and fixed.digest() != classes.digest():
         raise WorkFailed(f"{name}: another run gave the dataset its class list meanwhile; run again")

@@ -11,15 +11,14 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from labelmill.schemas.classes import ClassList
-from labelmill.schemas.errors import BadInput
+from labelmill.schemas.classes import ClassList, read_classes
 from labelmill.schemas.images import IMAGES_SCHEMA, TRANSIENT_REASONS, Reason, Status
 from labelmill.schemas.parameters import IngestParameters
 from labelmill.schemas.versions import Part, Version, digest_json
 from labelmill.tasks.ingest.chunks import Chunk
 from labelmill.tasks.ingest.job import IngestRun
 from labelmill.tasks.ingest.list_files import ListedFile, as_text
-from labelmill.tasks.ingest.plan import IngestPlan, make_image_ids, refuse_replaced_split
+from labelmill.tasks.ingest.plan import IngestPlan, make_image_ids, refuse_replaced_split, refuse_shared_ids
 from labelmill.tasks.ingest.rows import IMAGES_LAYOUT, RowSettings
 from labelmill.tasks.store import open_store
 from labelmill.tasks.store.receipts import Receipt
@@ -35,11 +34,10 @@ class ManifestRun:
     pieces: tuple[pa.Table, ...]
 
 
-def read_classes(parameters: IngestParameters) -> ClassList | None:
+def find_classes(parameters: IngestParameters) -> ClassList | None:
     """Return the class list of the dataset's latest version, None when it has none yet."""
     latest = open_store(parameters.store, create=True).table(f"{parameters.dataset}.images").latest()
-    listed = latest.metadata["classes"] if latest else None
-    return ClassList.model_validate(listed) if listed else None
+    return read_classes(latest.metadata) if latest else None
 
 
 def prepare_manifest(
@@ -55,7 +53,7 @@ def prepare_manifest(
     columns = ["image_id", "split", *_FACTS, "reason"]
     known = table.read(latest, columns) if latest else IMAGES_SCHEMA.empty_table().select(columns)
     here = pc.equal(known["split"], parameters.split)
-    _refuse_other_splits(listed, known.filter(pc.invert(here)))
+    refuse_shared_ids(listed["image_id"], known.filter(pc.invert(here)))
     older = known.filter(here)
     places = _find_places(older, listed)
     same = _compare(older, listed, places)
@@ -80,15 +78,6 @@ def prepare_manifest(
         chunks=chunks, before=frozenset(part.path for part, _ in parts), dropped=dropped, run=run,
     )  # fmt: skip
     return ManifestRun(run=prepared, pieces=pieces)
-
-
-def _refuse_other_splits(listed: pa.Table, others: pa.Table) -> None:
-    shared = others.filter(pc.is_in(others["image_id"], value_set=listed["image_id"])) if len(others) else others
-    if len(shared):
-        raise BadInput(
-            f"id_prefix: {len(shared)} image ids are already in split {shared['split'][0]} of this dataset, for "
-            f"example {shared['image_id'][0]}; give this split an --id-prefix, for example val/"
-        )
 
 
 def _find_places(older: pa.Table, listed: pa.Table) -> npt.NDArray[np.int64]:

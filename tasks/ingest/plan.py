@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from labelmill.schemas.classes import ClassList
 from labelmill.schemas.errors import BadInput
@@ -150,18 +151,18 @@ def refuse_replaced_split(plan: IngestPlan, latest: Version | None, *, dataset: 
     )
 
 
-def refuse_shared_ids(ids: Sequence[str], others: pa.Table) -> None:
+def refuse_shared_ids(ids: Sequence[str] | pa.ChunkedArray, others: pa.Table) -> None:
     """Raise BadInput when rows of other splits in `others` (image_id, split) have one of the ids."""
     if not len(others):
         return
-    wanted = set(ids)
-    pairs = zip(others.column("image_id").to_pylist(), others.column("split").to_pylist(), strict=True)
-    shared = [(image_id, split) for image_id, split in pairs if image_id in wanted]
-    if shared:
-        splits = ", ".join(sorted({split for _, split in shared}))
+    wanted = ids if isinstance(ids, pa.ChunkedArray) else pa.array(ids, pa.string())
+    shared = others.filter(pc.is_in(others["image_id"], value_set=wanted))
+    if len(shared):
+        splits = ", ".join(sorted(shared["split"].unique().to_pylist()))
+        examples = _examples(shared["image_id"].slice(0, EXAMPLES_SHOWN + 1).to_pylist())
         raise BadInput(
-            f"id_prefix: {len(shared)} image ids are already in split {splits} of this dataset: "
-            f"{_examples([image_id for image_id, _ in shared])}; give this split an --id-prefix, for example val/"
+            f"id_prefix: {len(shared)} image ids are already in split {splits} of this dataset: {examples}; give this "
+            "split an --id-prefix, for example val/"
         )
 
 

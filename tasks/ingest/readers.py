@@ -7,7 +7,6 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import fields, replace
 from queue import SimpleQueue
@@ -17,6 +16,7 @@ import pyarrow as pa
 from labelmill.schemas.errors import WorkFailed
 from labelmill.schemas.locations import is_object_url
 from labelmill.tasks.ingest.facts import FILES_PER_STEP, FactsRequest, find_facts
+from labelmill.tasks.threads import open_threads
 
 _FILES_WORTH_PROCESSES = 8_000
 """A process takes half a second of a core to start, in which a thread reads about as many small files."""
@@ -64,11 +64,8 @@ class Readers:
         threads = max(1, self._workers // len(self._readers))
         uris, size = request.uris, FILES_PER_STEP * threads
         steps = (uris[at : at + size] for at in range(0, len(uris), size))
-        pool = ThreadPoolExecutor(len(self._readers), thread_name_prefix="ingest")
-        try:
-            yield from pool.map(lambda step: self._ask(replace(request, uris=step, threads=threads)), steps)
-        finally:
-            pool.shutdown(cancel_futures=True)
+        with open_threads(len(self._readers), name="ingest") as asking:
+            yield from asking.map(lambda step: self._ask(replace(request, uris=step, threads=threads)), steps)
 
     def _ask(self, request: FactsRequest) -> pa.RecordBatch:
         reader = self._idle.get()

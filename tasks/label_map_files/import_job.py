@@ -12,7 +12,7 @@ from labelmill.models.class_match import ClassMatch, match_classes
 from labelmill.models.known_classes import read_teacher_classes
 from labelmill.models.label_encoding import ENCODING_REVISION, LOGIT_STEP
 from labelmill.models.label_map_tensor import TensorMeaning
-from labelmill.schemas.classes import ClassList
+from labelmill.schemas.classes import ClassList, read_classes
 from labelmill.schemas.errors import BadInput, WorkFailed
 from labelmill.schemas.label_maps import LabelMapMetadata
 from labelmill.schemas.parameters import ImportLabelMapsParameters, parse_input_size
@@ -72,8 +72,7 @@ def prepare_import(parameters: ImportLabelMapsParameters) -> ImportRun:
     files = list_map_files(parameters.source)
     wanted = find_wanted(images, version, parameters.split)
     meaning = _find_meaning(parameters, files, wanted)
-    listed = version.metadata.get("classes")
-    match = match_classes(ClassList.model_validate(listed) if listed else None, classes)
+    match = match_classes(read_classes(version.metadata), classes)
     common = {
         "import": IMPORT_REVISION,
         "encoding": ENCODING_REVISION,

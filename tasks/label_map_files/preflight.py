@@ -8,14 +8,14 @@ from pathlib import Path
 from labelmill.schemas.errors import BadInput
 from labelmill.schemas.locations import is_object_url
 from labelmill.schemas.parameters import ExportLabelMapsParameters, ImportLabelMapsParameters
-from labelmill.schemas.versions import Version
+from labelmill.tasks.shards import check_split
 from labelmill.tasks.store import open_store
 
 
 def check_import(parameters: ImportLabelMapsParameters) -> None:
     """Raise BadInput or NotInStore when the images, the split or the folder of files are not there."""
     images = open_store(parameters.store).table(f"{parameters.dataset}.images")
-    _check_split(parameters.split, images.version(parameters.images_version))
+    check_split(parameters.split, images.version(parameters.images_version).metadata["roots"])
     if not os.path.isdir(parameters.source):
         raise BadInput(f"source: no such folder: {parameters.source}")
 
@@ -39,9 +39,3 @@ def check_writable(field: str, folder: Path) -> None:
         raise BadInput(f"{field}: expected a folder, found something else: {folder}")
     if not os.access(folder, os.W_OK | os.X_OK, effective_ids=os.access in os.supports_effective_ids):
         raise BadInput(f"{field}: no permission to write in {folder}")
-
-
-def _check_split(split: str | None, images: Version) -> None:
-    known = sorted(images.metadata["roots"])
-    if split is not None and split not in known:
-        raise BadInput(f"split: expected one of {', '.join(known)}, got {split!r}")

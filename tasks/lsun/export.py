@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 
-from labelmill.schemas.errors import BadInput
 from labelmill.schemas.images import Reason
 from labelmill.schemas.parameters import IngestLsunParameters
 from labelmill.tasks.containers.lmdb_values import list_lmdb, read_lmdb_value
@@ -19,6 +17,7 @@ from labelmill.tasks.ingest.list_files import FileKind, ListedFile
 from labelmill.tasks.lsun.environments import STRANGE_KEY, LsunEnvironment, is_lsun_key, refuse_keys
 from labelmill.tasks.lsun.listing import make_entry
 from labelmill.tasks.stop import check_stop
+from labelmill.tasks.threads import open_threads
 from labelmill.tasks.written.file_tree import BadFileName, FileTree, Occupied, WrittenFile
 
 _VALUES_AT_ONCE = 16
@@ -75,16 +74,13 @@ def export_values(
         return exported
 
     cores = os.cpu_count() or 1
-    threads = target.parameters.workers or (cores if target.parameters.export == "jpeg" else 2 * cores)
+    workers = target.parameters.workers or (cores if target.parameters.export == "jpeg" else 2 * cores)
     found: list[ExportedValue] = []
-    pool = ThreadPoolExecutor(threads, thread_name_prefix="export")
-    try:
+    with open_threads(workers, name="export") as threads:
         batches = _cut(list_lmdb(environment.path), _VALUES_AT_ONCE)
         while ahead := list(islice(batches, _BATCHES_AHEAD)):
-            for exported in pool.map(work, ahead):
+            for exported in threads.map(work, ahead):
                 found += exported
-    finally:
-        pool.shutdown(cancel_futures=True)
     return found
 
 
@@ -103,9 +99,7 @@ def _export(environment: LsunEnvironment, target: ExportTarget, key: bytes, size
     except RejectedImage as rejected:
         return _reject(entry, rejected)
     except (Occupied, BadFileName) as error:
-        raise BadInput(
-            f"out: {target.tree.root}: {error}; nothing is replaced: choose another folder, or move that file away"
-        ) from error
+        raise target.tree.explain(error) from error
     found = ListedFile(
         path=entry.path, size=made.bytes, mtime_ns=made.mtime_ns, kind=FileKind.FILE, member_uri=path
     )  # fmt: skip

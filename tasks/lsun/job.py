@@ -13,7 +13,7 @@ from labelmill.schemas.parameters import IngestLsunParameters
 from labelmill.tasks.ingest.job import IngestRun, prepare_ingest
 from labelmill.tasks.ingest.labels import SourceLabels
 from labelmill.tasks.ingest.list_files import ListedFile
-from labelmill.tasks.ingest.manifest import ManifestRun, make_rows, prepare_manifest, read_classes
+from labelmill.tasks.ingest.manifest import ManifestRun, find_classes, make_rows, prepare_manifest
 from labelmill.tasks.ingest.plan import settle_labels
 from labelmill.tasks.ingest.sources import Listing
 from labelmill.tasks.lsun.environments import LSUN_CLASSES, LsunEnvironment, folder_of
@@ -40,7 +40,7 @@ def prepare_lsun(
         return prepare_ingest(FLOW, parameters, listing, label_values(environments, listing.files))
     categories = [environment.category for environment in environments]
     found = SourceLabels(classes=LSUN_CLASSES, keys=categories, required=False)
-    classes, labels = settle_labels(found, read_classes(parameters), owner=f"dataset {parameters.dataset}")
+    classes, labels = settle_labels(found, find_classes(parameters), owner=f"dataset {parameters.dataset}")
     if exported is None:
         rows = pa.concat_tables(list_rows(environments, labels, parameters))
     else:

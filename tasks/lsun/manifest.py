@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from labelmill.schemas.images import IMAGES_SCHEMA, Reason, Status
 from labelmill.schemas.members import LmdbValue, name_member
@@ -106,7 +107,7 @@ def _make_rows(
 ) -> pa.Table:
     count = len(lengths)
     if parameters.id_prefix:
-        paths = pa.compute.binary_join_element_wise(parameters.id_prefix, paths, "")
+        paths = pc.binary_join_element_wise(parameters.id_prefix, paths, "")
     known = {
         "image_id": paths,
         "split": pa.repeat(pa.scalar(parameters.split), count),
@@ -122,14 +123,14 @@ def _make_rows(
     if not (empty.any() or large.any()):
         return rows
     choices = pa.StructArray.from_arrays([pa.array(empty), pa.array(large)], names=["empty", "large"])
-    reasons = pa.compute.case_when(choices, Reason.EMPTY.value, Reason.TOO_MANY_BYTES.value)
+    reasons = pc.case_when(choices, Reason.EMPTY.value, Reason.TOO_MANY_BYTES.value)
     said = "the value has no bytes", f"more than {parameters.max_bytes} bytes"
-    return _reject(rows, reasons, pa.compute.case_when(choices, *said))
+    return _reject(rows, reasons, pc.case_when(choices, *said))
 
 
 def _reject(rows: pa.Table, reasons: pa.Array, details: pa.Array) -> pa.Table:
     """Return rows with reasons, null for those that stay done."""
-    status = pa.compute.if_else(pa.compute.is_null(reasons), Status.DONE.value, Status.REJECTED.value)
+    status = pc.if_else(pc.is_null(reasons), Status.DONE.value, Status.REJECTED.value)
     for name, column in (("status", status), ("reason", reasons), ("detail", details)):
         place = IMAGES_SCHEMA.get_field_index(name)
         rows = rows.set_column(place, IMAGES_SCHEMA.field(place), column)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Callable, Coroutine, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -17,6 +16,7 @@ import pyarrow as pa
 from labelmill.schemas.errors import LabelmillError
 from labelmill.tasks.objects.failure import Conflict, RangeBehindEnd, explain_failure
 from labelmill.tasks.objects.filesystem import open_filesystem
+from labelmill.tasks.threads import open_threads
 
 CALL_TIMEOUT_S = 600.0
 """One request with all its retries; a server that answers a byte a minute ends here."""
@@ -174,8 +174,5 @@ def open_object(url: str) -> Iterator[BinaryIO]:
 
 def in_parallel(work: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
     """Return `work` of each item, in order, several at once; what one raises ends it."""
-    pool = ThreadPoolExecutor(PARALLEL_CALLS, thread_name_prefix="objects")
-    try:
-        return list(pool.map(work, items))
-    finally:
-        pool.shutdown(cancel_futures=True)
+    with open_threads(PARALLEL_CALLS, name="objects") as threads:
+        return list(threads.map(work, items))

@@ -9,7 +9,7 @@ from typing import Any
 
 from labelmill.models.class_match import ClassMatch, match_classes
 from labelmill.models.teacher import Teacher
-from labelmill.schemas.classes import ClassList
+from labelmill.schemas.classes import read_classes
 from labelmill.schemas.errors import BadInput, WorkFailed
 from labelmill.schemas.parameters import PseudolabelParameters, parse_input_size
 from labelmill.schemas.pseudo_labels import PSEUDO_LABELS_SCHEMA, PseudoLabelMetadata
@@ -72,8 +72,7 @@ def prepare_pseudolabel(parameters: PseudolabelParameters) -> PseudolabelRun:
     devices = choose_devices(parameters.device)
     teachers = load_teachers(parameters)
     settings = _settings(parameters, teachers, devices)
-    listed = version.metadata.get("classes")
-    match = match_classes(ClassList.model_validate(listed) if listed else None, teachers[0].classes)
+    match = match_classes(read_classes(version.metadata), teachers[0].classes)
     predictor = open_predictor(teachers, settings, devices=devices, workers=parameters.workers or os.cpu_count() or 1)
     try:
         shards = _plan(parameters, images, version, _decide(teachers, settings, predictor), match)

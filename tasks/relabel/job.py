@@ -10,7 +10,7 @@ from typing import Any
 
 from labelmill.models.class_match import ClassMatch, match_classes
 from labelmill.models.teacher import Teacher, load_teacher
-from labelmill.schemas.classes import ClassList
+from labelmill.schemas.classes import read_classes
 from labelmill.schemas.errors import WorkFailed
 from labelmill.schemas.label_maps import LabelMapMetadata
 from labelmill.schemas.parameters import RelabelParameters, parse_input_size
@@ -124,8 +124,7 @@ def _prepare(
         engine, teacher, settings, images=images, version=version, roots=roots, label_maps=label_maps,
         count=parameters.calibration_images, exact=exact,
     )  # fmt: skip
-    listed = version.metadata.get("classes")
-    match = match_classes(ClassList.model_validate(listed) if listed else None, teacher.classes)
+    match = match_classes(read_classes(version.metadata), teacher.classes)
     common = {
         "teacher": teacher.digest,
         "settings": settings.facts(),

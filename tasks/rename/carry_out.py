@@ -169,6 +169,7 @@ def _take_steps(
     report: Report,
     on_done: Callable[[int], None],
 ) -> None:
+    origins = {file: source for file, source, _ in waiting}
     lost: set[int] = set()
     told = report.moved
     for count, (file, source, target, last) in enumerate(steps):
@@ -182,7 +183,7 @@ def _take_steps(
             rename(source.encode("utf-8", "surrogateescape"), target.encode("utf-8", "surrogateescape"))
         except OSError as error:
             lost.add(file)
-            _tell(error, folder, (source, target, _origin(waiting, file)), rename, report)
+            _tell(error, folder, (source, target, origins[file]), rename, report)
         else:
             report.moved += last
     on_done(report.moved - told)
@@ -194,10 +195,6 @@ def _is_there(folder: int, path: str) -> bool:
     except OSError:
         return False
     return True
-
-
-def _origin(waiting: Sequence[tuple[int, str, str]], file: int) -> str:
-    return next(source for number, source, _ in waiting if number == file)
 
 
 def _tell(error: OSError, folder: int, names: tuple[str, str, str], rename: RenameCall, report: Report) -> None:

@@ -159,7 +159,7 @@ def _make_durable(root: str, moves: Sequence[Move]) -> None:
 
 def _find_pending(parameters: RenameParameters, root: str) -> Journal | None:
     """Return the journal of a rename that was begun and not ended; raise BadInput when it is another one."""
-    path = Path(parameters.journal) if parameters.journal else next(iter(reversed(_journals_of(root))), None)
+    path = Path(parameters.journal) if parameters.journal else _last_journal(root)[1]
     if path is None or not path.exists():
         return None
     journal = Journal.read(path)
@@ -176,20 +176,18 @@ def _find_pending(parameters: RenameParameters, root: str) -> Journal | None:
     return journal
 
 
-def _journals_of(root: str) -> list[Path]:
-    """Return the journals beside a folder, in the order of their numbers."""
+def _last_journal(root: str) -> tuple[int, Path | None]:
+    """Return the highest number of a journal beside a folder, and that journal; 0 and None when there is none."""
     folder = Path(root)
-    found = []
+    last, found = 0, None
     for path in folder.parent.glob("*.rename-*.jsonl"):
         match = _NUMBERED.fullmatch(path.name.removeprefix(folder.name))
-        if match and path.name.startswith(folder.name):
-            found.append((int(match[1]), path))
-    return [path for _, path in sorted(found)]
+        if match and path.name.startswith(folder.name) and int(match[1]) >= last:
+            last, found = int(match[1]), path
+    return last, found
 
 
 def _new_journal(parameters: RenameParameters, root: str) -> Path:
     if parameters.journal:
         return Path(parameters.journal)
-    there = _journals_of(root)
-    number = int(_NUMBERED.fullmatch(there[-1].name.removeprefix(Path(root).name))[1]) + 1 if there else 1  # type: ignore[index]
-    return Path(root).with_name(f"{Path(root).name}.rename-{number:03d}.jsonl")
+    return Path(root).with_name(f"{Path(root).name}.rename-{_last_journal(root)[0] + 1:03d}.jsonl")

@@ -14,7 +14,8 @@ from labelmill.schemas.images import Status
 from labelmill.schemas.parameters import FlowParameters
 from labelmill.schemas.versions import Version, digest_json
 from labelmill.tasks.lineage import make_lineage
-from labelmill.tasks.store import Change, Store, Table
+from labelmill.tasks.shards import check_split
+from labelmill.tasks.store import Store, Table
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,9 +47,7 @@ def read_images(
         raise BadInput(f"group_column: expected one of {', '.join(known)}, got {strange[0]!r}")
     rows = table.read(version, dict.fromkeys(["image_id", "split", "label", "sha256", "status", "reason", *columns]))
     if split is not None:
-        splits = sorted(version.metadata["roots"])
-        if split not in splits:
-            raise BadInput(f"{field}: expected one of {', '.join(splits)}, got {split!r}")
+        check_split(split, version.metadata["roots"], field=field)
         rows = rows.filter(pc.equal(rows["split"], split))
     done = rows.filter(pc.equal(rows["status"], Status.DONE))
     if not done.num_rows:
@@ -71,9 +70,5 @@ def commit_rows(
 ) -> Version:
     """Make rows a version of a table; the latest stays when it holds the same rows with the same meaning."""
     part = table.write_part(rows, key=digest_json(metadata))
-
-    def change(latest: Version | None) -> Change | None:
-        same = latest is not None and (latest.parts, latest.metadata) == ((part,), metadata)
-        return None if same else Change(operation="replace", parts=[part], metadata=metadata)
-
-    return table.commit(change, schema=rows.schema, lineage=make_lineage(flow, parameters, inputs=inputs))
+    lineage = make_lineage(flow, parameters, inputs=inputs)
+    return table.replace([part], schema=rows.schema, metadata=metadata, lineage=lineage)

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pyarrow.compute as pc
 
 from labelmill.schemas.errors import BadInput, WorkFailed
 from labelmill.schemas.images import TRANSIENT_REASONS, Status
@@ -18,8 +17,8 @@ from labelmill.schemas.versions import Part, Version, digest_json
 from labelmill.tasks.ingest.sources import holds_files
 from labelmill.tasks.lineage import make_lineage
 from labelmill.tasks.shards import RETRIED_REASONS, Shard, find_roots, read_split
-from labelmill.tasks.statistics.shard import build_rows, count_shard
-from labelmill.tasks.store import Change, Table, open_store
+from labelmill.tasks.statistics.shard import add_up, build_rows, count_shard
+from labelmill.tasks.store import Table, open_store
 from labelmill.tasks.store.receipts import Receipt
 
 COLUMNS = (
@@ -124,27 +123,16 @@ def commit_statistics(run: StatisticsRun, receipts: Sequence[Receipt]) -> Versio
         "pixels": channels[0].pixels,
         "classes": run.version.metadata["classes"],
     }
-
-    def change(latest: Version | None) -> Change | None:
-        same = latest is not None and (list(latest.parts), latest.metadata) == (parts, metadata)
-        return None if same else Change(operation="replace", parts=parts, metadata=metadata)
-
-    version = run.table.commit(
-        change, schema=STATISTICS_SCHEMA, lineage=make_lineage("statistics", run.parameters, inputs=inputs)
-    )
+    lineage = make_lineage("statistics", run.parameters, inputs=inputs)
+    version = run.table.replace(parts, schema=STATISTICS_SCHEMA, metadata=metadata, lineage=lineage)
     run.table.receipts.close_run(run.run)
     return version
 
 
 def merge_channels(table: Table, parts: Sequence[Part]) -> list[ChannelStatistics]:
     """Return the statistics of red, green and blue over some parts."""
-    totals = np.zeros((len(CHANNELS), 256), dtype=object)  # Python's integers: no sum is too large
+    totals = dict.fromkeys(CHANNELS, np.zeros(256, np.int64))
     for part in parts:
-        rows = table.read_part(part, ["status", *CHANNELS])
-        done = rows.filter(pc.equal(rows["status"], Status.DONE))
-        for place, channel in enumerate(CHANNELS):
-            for counts in done[channel].to_pylist():
-                totals[place] += np.array(counts, dtype=object)
-    return [
-        describe_channel(channel, [int(count) for count in totals[place]]) for place, channel in enumerate(CHANNELS)
-    ]
+        for channel, counts in add_up(table.read_part(part, ["status", *CHANNELS])).items():
+            totals[channel] = totals[channel] + counts
+    return [describe_channel(channel, counts.tolist()) for channel, counts in totals.items()]

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import pyarrow.compute as pc
-
 from labelmill.schemas.errors import BadInput
-from labelmill.schemas.images import Status
 from labelmill.schemas.statistics import CHANNELS, describe_channel
 from labelmill.schemas.versions import Version
 from labelmill.tasks.report.panels import build_panel, build_plain_page, build_plots_panel
 from labelmill.tasks.statistics.facts import CLASSES_SHOWN, DatasetFacts, read_facts
 from labelmill.tasks.statistics.plots import draw_bars, draw_channels
+from labelmill.tasks.statistics.shard import add_up
 from labelmill.tasks.store import Store
 
 
@@ -24,9 +22,8 @@ def build_statistics_page(store: Store, version: Version) -> str:
     [(name, number)] = version.lineage.inputs.items()
     facts = read_facts(store, store.table(name).version(number), version.metadata["split"])
     table = store.table(version.table)
-    rows = table.read(version, ["status", "reason", "images", *CHANNELS])
-    done = rows.filter(pc.equal(rows["status"], Status.DONE))
-    counts = {channel: [sum(column) for column in zip(*done[channel].to_pylist(), strict=True)] for channel in CHANNELS}
+    rows = table.read(version, ["status", *CHANNELS])
+    counts = {channel: found.tolist() for channel, found in add_up(rows).items()}
     channels = [describe_channel(channel, counts[channel]) for channel in CHANNELS]
     split = version.metadata["split"] or "all splits"
     title = f"Statistics of {name.partition('.')[0]}, {split}"

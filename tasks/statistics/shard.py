@@ -4,21 +4,21 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from labelmill.schemas.images import Reason, Status
-from labelmill.schemas.locations import join_location
 from labelmill.schemas.statistics import CHANNELS, STATISTICS_SCHEMA
-from labelmill.tasks.images.decode_image import Pixels, decode_ingested
-from labelmill.tasks.images.read_ingested import read_ingested
+from labelmill.tasks.images.decode_image import Pixels
+from labelmill.tasks.images.read_ingested import read_pixels
 from labelmill.tasks.images.rejected_image import RejectedImage
 from labelmill.tasks.stop import check_stop
+from labelmill.tasks.threads import open_threads
 
 IMAGES_AT_ONCE = 128
 """Images that a thread takes at once."""
@@ -78,13 +78,10 @@ def count_shard(
         return tallies
 
     merged: dict[Group, Tally] = defaultdict(Tally)
-    pool = ThreadPoolExecutor(workers, thread_name_prefix="statistics")
-    try:
-        for tallies in pool.map(work, range(0, len(listed), IMAGES_AT_ONCE)):
+    with open_threads(workers, name="statistics") as threads:
+        for tallies in threads.map(work, range(0, len(listed), IMAGES_AT_ONCE)):
             for group, tally in tallies.items():
                 merged[group].add(tally)
-    finally:
-        pool.shutdown(cancel_futures=True)
     return merged
 
 
@@ -97,7 +94,7 @@ def _count_batch(rows: Sequence[dict[str, Any]], roots: Mapping[str, str], max_p
         try:
             if row["status"] != Status.DONE:
                 raise RejectedImage(Reason(row["reason"]), "")
-            pixels = _read(row, roots[split], max_pixels)
+            pixels = read_pixels(row, roots[split], max_pixels=max_pixels)
         except RejectedImage as rejected:
             tallies[split, label, Status.REJECTED.value, rejected.reason.value].images += 1
             continue
@@ -114,13 +111,6 @@ def _count_batch(rows: Sequence[dict[str, Any]], roots: Mapping[str, str], max_p
     return tallies
 
 
-def _read(row: dict[str, Any], root: str, max_pixels: int) -> Pixels:
-    if row["width"] is not None and row["width"] * row["height"] > max_pixels:
-        raise RejectedImage(Reason.TOO_MANY_PIXELS, f"more than {max_pixels} pixels")
-    data = read_ingested(join_location(root, row["uri"]), size=row["bytes"], sha256=row["sha256"])
-    return decode_ingested(data, format=row["format"], mode=row["mode"], max_pixels=max_pixels)
-
-
 def build_rows(tallies: Mapping[Group, Tally]) -> pa.Table:
     """Return a row of STATISTICS_SCHEMA for each group, in an order that no thread decides."""
     rows = []
@@ -132,3 +122,11 @@ def build_rows(tallies: Mapping[Group, Tally]) -> pa.Table:
         row |= {"images": tally.images, "pixels": tally.pixels}
         rows.append(row | dict(zip(CHANNELS, counts, strict=True)))
     return pa.Table.from_pylist(rows, schema=STATISTICS_SCHEMA)
+
+
+def add_up(rows: pa.Table) -> dict[str, Counts]:
+    """Return the (256,) counts by value of each channel over all rows (status, red, green, blue) that are done."""
+    done = rows.filter(pc.equal(rows["status"], Status.DONE))
+    return {
+        channel: done[channel].combine_chunks().flatten().to_numpy().reshape(-1, 256).sum(0) for channel in CHANNELS
+    }

@@ -193,9 +193,14 @@ class Table:
     def replace(
         self, parts: Sequence[Part], *, schema: pa.Schema, metadata: dict[str, Any], lineage: Lineage
     ) -> Version:
-        """Commit a version that holds `parts` and nothing else."""
-        change = Change(operation="replace", parts=parts, metadata=metadata)
-        return self.commit(lambda _: change, schema=schema, lineage=lineage)
+        """Commit a version that holds `parts` and nothing else; the latest stays when it does, with this metadata."""
+
+        def change(latest: Version | None) -> Change | None:
+            if latest is not None and (latest.parts, latest.metadata) == (tuple(parts), metadata):
+                return None
+            return Change(operation="replace", parts=parts, metadata=metadata)
+
+        return self.commit(change, schema=schema, lineage=lineage)
 
     def delete(self, number: int, *, reason: str = "") -> None:
         """Put a tombstone on a version, damaged or not: no reader sees it, gc removes the parts that only it lists.

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from typing import Any
 
-from labelmill.schemas.classes import ClassList
+from labelmill.schemas.classes import ClassList, read_classes
 from labelmill.schemas.errors import BadInput
 from labelmill.schemas.label_maps import MAP_COLUMNS, LabelMapMetadata
 from labelmill.schemas.statistics import CHANNELS
@@ -120,15 +119,12 @@ def _columns(version: Version, leave_out: Sequence[str] = ()) -> str:
 
 
 def _images(table: Table, version: Version) -> str:
-    listed: dict[str, Any] | None = version.metadata.get("classes")
-    classes = ClassList.model_validate(listed) if listed else None
-    name = _name_of("label", classes)
+    name = _name_of("label", read_classes(version.metadata))
     return f"SELECT {_row(version)}, {_columns(version)}, {name} AS class_name FROM {_files(table, version)}"
 
 
 def _manifest(table: Table, version: Version) -> str:
-    listed: dict[str, Any] | None = version.metadata.get("classes")
-    classes = ClassList.model_validate(listed) if listed else None
+    classes = read_classes(version.metadata)
     name, label = _name_of("class_id", classes), _name_of("label", classes)
     return (
         f"SELECT {_row(version)}, {_columns(version)}, {name} AS class_name, {label} AS label_name "
@@ -161,8 +157,7 @@ def _label_maps(table: Table, version: Version, meta: LabelMapMetadata) -> str:
 
 
 def _pseudo_labels(table: Table, version: Version) -> str:
-    listed: dict[str, Any] | None = version.metadata.get("classes")
-    classes = ClassList.model_validate(listed) if listed else None
+    classes = read_classes(version.metadata)
     label, pseudo = _name_of("label", classes), _name_of("pseudo_class", classes)
     return (
         f"SELECT {_row(version)}, {_columns(version)}, {label} AS label_name, {pseudo} AS pseudo_name "

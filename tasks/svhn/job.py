@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
 
 import numpy as np
 from PIL import Image
 
-from labelmill.schemas.errors import BadInput
 from labelmill.schemas.parameters import IngestSvhnParameters
 from labelmill.tasks.images.decode_image import decode_rgb
 from labelmill.tasks.images.read_bytes import read_bytes
@@ -21,6 +19,7 @@ from labelmill.tasks.ingest.list_files import FileKind, ListedFile
 from labelmill.tasks.ingest.sources import Listing
 from labelmill.tasks.stop import check_stop
 from labelmill.tasks.svhn.digits import SVHN_CLASSES, SvhnDigits
+from labelmill.tasks.threads import open_threads
 from labelmill.tasks.written.file_tree import BadFileName, FileTree, Occupied, WrittenFile
 
 FLOW = "ingest-svhn"
@@ -49,11 +48,8 @@ def write_digits(
             for path, written in made
         ]
 
-    pool = ThreadPoolExecutor(workers or os.cpu_count() or 1, thread_name_prefix="export")
-    try:
-        return [file for files in pool.map(work, range(0, len(digits), _IMAGES_AT_ONCE)) for file in files]
-    finally:
-        pool.shutdown(cancel_futures=True)
+    with open_threads(workers or os.cpu_count() or 1, name="export") as threads:
+        return [file for files in threads.map(work, range(0, len(digits), _IMAGES_AT_ONCE)) for file in files]
 
 
 def _write(digits: SvhnDigits, split: str, tree: FileTree, number: int) -> tuple[str, WrittenFile]:
@@ -69,9 +65,7 @@ def _write(digits: SvhnDigits, split: str, tree: FileTree, number: int) -> tuple
         Image.fromarray(pixels).save(encoded, "png")
         return path, tree.write(path, lambda: (encoded.getvalue(),))
     except (Occupied, BadFileName) as error:
-        raise BadInput(
-            f"out: {tree.root}: {error}; nothing is replaced: choose another folder, or move that file away"
-        ) from error
+        raise tree.explain(error) from error
 
 
 def _has_pixels(path: str, pixels: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]) -> bool:

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from labelmill.models.class_match import match_classes
-from labelmill.schemas.classes import ClassList
+from labelmill.schemas.classes import ClassList, read_classes
 from labelmill.schemas.errors import BadInput
 from labelmill.schemas.images import Status
 from labelmill.schemas.locations import join_location
@@ -97,8 +97,7 @@ def read_examples(
     rows = rows.filter(pc.equal(rows["status"], Status.DONE.value)).combine_chunks()
     if not rows.num_rows:
         raise BadInput(f"{images.name}: no image is left in version {version.number}, split {split or 'any'}")
-    listed = version.metadata.get("classes")
-    own = ClassList.model_validate(listed) if listed else None
+    own = read_classes(version.metadata)
     ids = [NO_CLASS if found is None else found for found in match_classes(own, classes).teacher_ids]
     lookup = np.array([*ids, NO_CLASS], np.int64)  # the last one is for images without a label
     labels = pc.fill_null(rows["label"], len(ids)).to_numpy()

@@ -120,11 +120,6 @@ def commit_training(plan: TrainingPlan, trained: Trained) -> tuple[Version, Vers
     """Make the run's checkpoints a version, add its curves to those of earlier runs; return both versions."""
     teacher = None if plan.maps is None else plan.maps.version.lineage.teacher
     lineage = make_lineage("train", pin_versions(plan), inputs=plan.inputs, teacher=teacher)
-    metadata = _describe(plan, trained)
-
-    def keep(latest: Version | None) -> Change | None:
-        same = latest is not None and (latest.parts, latest.metadata) == (trained.checkpoints, metadata)
-        return None if same else Change(operation="replace", parts=trained.checkpoints, metadata=metadata)
 
     def add(latest: Version | None) -> Change | None:
         known = latest.parts if latest else ()
@@ -134,7 +129,9 @@ def commit_training(plan: TrainingPlan, trained: Trained) -> tuple[Version, Vers
         return Change(operation="append", parts=[*known, *fresh], metadata={"kind": "training"})
 
     curves = plan.training.commit(add, schema=TRAINING_SCHEMA, lineage=lineage)
-    checkpoints = plan.checkpoints.commit(keep, schema=CHECKPOINTS_SCHEMA, lineage=lineage)
+    checkpoints = plan.checkpoints.replace(
+        trained.checkpoints, schema=CHECKPOINTS_SCHEMA, metadata=_describe(plan, trained), lineage=lineage
+    )
     for table in (plan.checkpoints, plan.training):
         table.receipts.close_run(plan.run)
     return checkpoints, curves

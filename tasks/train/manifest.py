@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 import torch
 from torch import Tensor
 
-from labelmill.schemas.classes import ClassList
+from labelmill.schemas.classes import ClassList, read_classes
 from labelmill.schemas.errors import BadInput
 from labelmill.schemas.images import Status
 from labelmill.tasks.store import Table
@@ -92,8 +92,8 @@ def read_manifest(table: Table, number: int | None) -> ManifestLabels:
     version = table.version(number)
     wanted = ["image_id", "class_ids", "probabilities", "copies", "status"]
     names = {column.name for column in version.columns}
-    listed = version.metadata.get("classes")
-    if not names.issuperset(wanted) or not listed:
+    classes = read_classes(version.metadata)
+    if not names.issuperset(wanted) or classes is None:
         raise BadInput(f"manifest: expected a table that select made, with classes, got {table.name}")
     rows = table.read(version, wanted)
     rows = rows.filter(pc.equal(rows["status"], Status.DONE.value))
@@ -101,7 +101,7 @@ def read_manifest(table: Table, number: int | None) -> ManifestLabels:
         name=table.name,
         version=version.number,
         digest=version.sha256,
-        classes=ClassList.model_validate(listed),
+        classes=classes,
         image_ids=rows["image_id"].to_pylist(),
         class_ids=rows["class_ids"],
         probabilities=rows["probabilities"],

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from labelmill.models.students import Student, build_student
-from labelmill.schemas.classes import ClassList
+from labelmill.schemas.classes import ClassList, read_classes
 from labelmill.schemas.errors import BadInput
 from labelmill.schemas.parameters import TrainParameters, parse_device
 from labelmill.schemas.versions import Version, digest_json
@@ -132,8 +132,7 @@ def _find_classes(version: Version, maps: LabelMaps | None, manifest: ManifestLa
     elif manifest is not None:
         found = manifest.classes
     else:
-        listed = version.metadata.get("classes")
-        found = ClassList.model_validate(listed) if listed else None
+        found = read_classes(version.metadata)
     if found is None or len(found) < 2:
         raise BadInput(f"dataset: expected two classes or more to learn, {version.table} has {len(found or ())}")
     return found

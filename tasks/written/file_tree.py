@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from labelmill.schemas.errors import LabelmillError, WorkFailed
+from labelmill.schemas.errors import BadInput, LabelmillError, WorkFailed
 from labelmill.tasks.store.files import TEMPORARY_PREFIX
 
 _OCCUPIED = frozenset({errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ELOOP})
@@ -120,6 +120,12 @@ class FileTree:
         """Return the first bytes of a file that `find` found."""
         with open(f"{self.root}/{path}", "rb", buffering=0) as file:
             return file.read(length)
+
+    def explain(self, error: Occupied | BadFileName) -> BadInput:
+        """Return what to tell people where such an error ends the work."""
+        return BadInput(
+            f"out: {self.root}: {error}; nothing is replaced: choose another folder, or move that file away"
+        )
 
     def _write_new(self, path: str, pieces: Pieces) -> os.stat_result | None:
         """Return the new file's facts, None when a file has appeared there."""

@@ -1,9 +1,9 @@
 """Anchors by the command line, under Prefect."""
 
 import json
-import re
 
 import pytest
+from tests.flows.told import facts
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ def test_run_anchors_tells_and_writes_what_it_found(coco, run_apart):
     options = ("--k", 3, "--input-size", 416, "--resize", "letterbox", "--sweep", "1:4", "--strides", "8,16,32")
     code, out, err = run_apart("run", "anchors", *given, *options, "--report", coco / "page.html")
     assert code == 0, err
-    told = dict(re.findall(r"^  +(\S.*?)  +(.*)$", out, re.MULTILINE))
+    told = facts(out)
     assert (told["boxes"], told["done"], told["crowd"], told["table"]) == ("13", "12", "1", "coco.anchors, version 1")
     assert len(told["anchors"].split("  ")) == 3
     assert float(told["k = 1"]) < float(told["k = 3"]) == float(told["mean best IoU"]) < float(told["k = 4"])

@@ -1,9 +1,8 @@
 """Views by the command line, under Prefect; and what is refused before anything is done."""
 
-import re
-
 import pytest
 from PIL import Image
+from tests.flows.told import facts
 
 from labelmill.tasks.store import open_store
 
@@ -16,10 +15,6 @@ def pictures(tmp_path):
         Image.new("RGB", (24, 16), (60 * number, 0, 255)).save(folder / f"{number}.png")
     (tmp_path / "pictures/cats/broken.png").write_bytes(b"")
     return tmp_path / "pictures"
-
-
-def facts(said):
-    return dict(re.findall(r"^  +(\S.*?)  +(.*)$", said, re.MULTILINE))
 
 
 @pytest.mark.prefect

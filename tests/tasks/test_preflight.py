@@ -7,6 +7,8 @@ import pytest
 from labelmill.schemas.errors import BadInput, NotInStore
 from labelmill.schemas.images import IMAGES_SCHEMA
 from labelmill.schemas.parameters import (
+    AnchorsParameters,
+    AugmentParameters,
     ExportParameters,
     ImagenetPipelineParameters,
     IngestFolderParameters,
@@ -105,7 +107,8 @@ def store(tmp_path):
     table = open_store(tmp_path / "store", create=True).table("pets.images")
     part = table.write_part(IMAGES_SCHEMA.empty_table(), key="0" * 64)
     parameters = IngestParameters(source="images", store="store", dataset="pets")
-    table.append([part], schema=IMAGES_SCHEMA, metadata={}, lineage=make_lineage("test", parameters))
+    metadata = {"roots": {"train": "/images", "val": "/images"}}
+    table.append([part], schema=IMAGES_SCHEMA, metadata=metadata, lineage=make_lineage("test", parameters))
     (tmp_path / "teacher.pth").touch()
     return tmp_path / "store"
 
@@ -130,6 +133,20 @@ def test_check_parameters_relabel_of_known_images_passes(store):
 def test_check_parameters_relabel_of_unknown_images_is_refused(store, options, words):
     with pytest.raises(NotInStore, match=words):
         check_parameters(relabel(store, **options))
+
+
+@pytest.mark.parametrize("kind", [RelabelParameters, StatisticsParameters, AugmentParameters])
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"split": "test"}, "split: expected one of train, val, got 'test'"),
+        ({"image_root": "/elsewhere"}, "image_root: the splits train, val have a folder each"),
+    ],
+)
+def test_check_parameters_split_that_is_not_there_is_refused(store, kind, options, words):
+    teacher = {"teacher": "resnet18"} if kind is RelabelParameters else {}
+    with pytest.raises(BadInput, match=words):
+        check_parameters(kind(store=str(store), dataset="pets", **teacher, **options))
 
 
 @pytest.mark.parametrize("weights", ["gone.pth", ".", "n" * 300])
@@ -162,10 +179,17 @@ def test_check_parameters_of_a_pipeline_looks_for_the_weights_before_the_ingest(
     ("report", "words"),
     [("teacher.pth/page.html", "report: expected a folder, found something else"), (".", r"report: .* is a folder")],
 )
-def test_check_parameters_statistics_report_that_could_not_be_written_is_refused(store, report, words):
-    parameters = StatisticsParameters(store=str(store), dataset="pets", report=str(store.parent / report))
+@pytest.mark.parametrize("kind", [StatisticsParameters, AugmentParameters, AnchorsParameters])
+def test_check_parameters_report_that_could_not_be_written_is_refused(store, kind, report, words):
+    parameters = kind(store=str(store), dataset="pets", report=str(store.parent / report))
     with pytest.raises(BadInput, match=words):
         check_parameters(parameters)
+
+
+def test_check_parameters_of_a_pipeline_report_that_could_not_be_written_is_refused(folder):
+    report = str(folder / "file/page.html")
+    with pytest.raises(BadInput, match="report: expected a folder, found something else"):
+        check_parameters(ingest(folder, kind=ImagenetPipelineParameters, teacher="resnet18", report=report))
 
 
 def test_check_parameters_export_into_the_store_is_refused(store):

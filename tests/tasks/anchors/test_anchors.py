@@ -10,6 +10,7 @@ from PIL import Image
 
 from labelmill.models.anchor_clustering import cluster_anchors
 from labelmill.models.box_sizes import best_ious
+from labelmill.schemas.boxes import BOXES_SCHEMA
 from labelmill.schemas.errors import BadInput, NotInStore
 from labelmill.schemas.parameters import AnchorsParameters, parse_sizes, parse_strides, parse_sweep
 from labelmill.tasks.anchors.job import commit_anchors, make_set, prepare_anchors, split_over
@@ -102,7 +103,7 @@ def test_read_boxes_sizes_are_the_inputs(coco, parameters):
     np.testing.assert_allclose(letterbox.sizes, 2 * coco.boxes[:, 2:], rtol=1e-6)
     np.testing.assert_allclose(stretch.sizes, [2, 4] * coco.boxes[:, 2:], rtol=1e-6)
     np.testing.assert_allclose(letterbox.xyxy[:, 1], 100)  # below the bar
-    assert letterbox.image_ids.take(letterbox.images[:2]).to_pylist() == ["1.jpg", "2.jpg"]
+    assert letterbox.images.tolist() == [n % 20 for n in range(60)]
 
 
 def test_read_boxes_files_size_counts_before_what_annotations_say(dataset):
@@ -175,6 +176,15 @@ def test_anchors_another_version_of_the_boxes_is_clustered_anew(coco, parameters
     assert old.parts == first.parts
 
 
+def test_anchors_rows_name_the_version_that_was_asked_for_also_where_its_boxes_are_the_same(coco, parameters):
+    cluster(parameters())
+    table = open_store(coco.store).table("coco.boxes")
+    first = table.version()
+    table.replace(first.parts, schema=BOXES_SCHEMA, metadata={**first.metadata, "splits": {}}, lineage=first.lineage)
+    cluster(parameters())
+    assert {row["boxes_version"] for row in rows_of(coco)} == {2}
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
@@ -232,7 +242,7 @@ def test_split_over_smallest_anchors_go_to_the_finest_stride():
 def test_write_report_page_tables_and_texts_lie_beside_the_version(coco, parameters, tmp_path):
     given = parameters(sweep="1:4", strides="8,16,32", compare="20,20 40,80 90,90")
     run, version, _ = cluster(given)
-    report = write_report(run, version, report=tmp_path / "page.html")
+    report = write_report(run, version, report=str(tmp_path / "page.html"))
     page = (tmp_path / "page.html").read_text()
     for words in (
         "&lt;dog&gt;",

@@ -13,7 +13,7 @@ def make_boxes(xyxy, images, class_ids=None):
     xyxy = np.array(xyxy, float)
     class_ids = np.zeros(len(xyxy), int) if class_ids is None else np.array(class_ids)
     return InputBoxes(
-        xyxy=xyxy, sizes=xyxy[:, 2:] - xyxy[:, :2], class_ids=class_ids, images=np.array(images), image_ids=None,
+        xyxy=xyxy, sizes=xyxy[:, 2:] - xyxy[:, :2], class_ids=class_ids, images=np.array(images), versions=(),
         rejected={},
     )  # fmt: skip
 

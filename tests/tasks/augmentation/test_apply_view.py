@@ -208,3 +208,21 @@ def test_apply_to_pixels_crop_is_the_one_made_by_hand():
     assert view.box == (
         crop.left / 500, crop.top / 375, (crop.left + crop.width) / 500, (crop.top + crop.height) / 375,
     )  # fmt: skip
+
+
+def test_apply_to_mask_tile_of_another_reading_of_the_record_is_the_same_tile():
+    view = draw_view(Policy(operations=("mosaic",)), seed=0, epoch=0, image_id="x", size=(8, 8), partners=PARTNER_SIZES)
+    text = dump_steps(view.steps)
+    own = next(tile for tile in parse_steps(text)[0].tiles if tile.image_id is None)
+    mask = apply_to_mask(np.ones((8, 8), np.uint8), parse_steps(text), tile=own)
+    assert mask.sum() == own.width * own.height
+
+
+def test_apply_mosaic_tile_of_another_view_is_refused():
+    view = draw_view(Policy(operations=("mosaic",)), seed=0, epoch=0, image_id="x", size=(8, 8), partners=PARTNER_SIZES)
+    strange = view.steps[0].tiles[0].model_copy(update={"scaled_width": 9999})
+    for tile in (strange, None):
+        with pytest.raises(BadInput, match="mosaic: tile: expected the tile that the mask belongs to"):
+            apply_to_mask(np.ones((8, 8), np.uint8), view.steps, tile=tile)
+        with pytest.raises(BadInput, match="mosaic: tile: expected the tile that the boxes belong to"):
+            apply_to_boxes(np.ones((1, 4)), view.steps, size=(8, 8), tile=tile)

@@ -12,7 +12,10 @@ from tests.tasks.augmentation.augmented import augment
 from tests.tasks.augmentation.view_strategies import noise
 
 from labelmill.schemas.errors import BadInput
+from labelmill.schemas.parameters import AnchorsParameters
 from labelmill.schemas.views import parse_steps
+from labelmill.tasks.anchors.job import prepare_anchors
+from labelmill.tasks.anchors.preflight import check_anchors
 from labelmill.tasks.augmentation.apply_view import apply_to_pixels
 from labelmill.tasks.augmentation.carry_shape import draw_shape
 from labelmill.tasks.augmentation.recorded_views import RecordedViews
@@ -204,6 +207,15 @@ def test_augment_exports_as_coco_and_yolo(pictured, tmp_path):
     assert (len(exported["images"]), len(exported["annotations"])) == (5, 10)
     pictured.export("yolo", out="yolo", dataset="more")
     assert len(list((tmp_path / "yolo/labels/train").iterdir())) == 5
+
+
+def test_augment_boxes_are_clustered_by_split_as_any_others(pictured, tmp_path):
+    augment(pictured.store, policy="weak-cifar", into="more", out=str(tmp_path / "out"))
+    given = {"store": str(pictured.store), "dataset": "more", "k": 2}
+    check_anchors(AnchorsParameters(**given, split="train"))
+    assert len(prepare_anchors(AnchorsParameters(**given, split="train")).boxes) == 5  # the other 5 are crowds
+    with pytest.raises(BadInput, match="split: expected one of train, got 'val'"):
+        check_anchors(AnchorsParameters(**given, split="val"))
 
 
 def test_augment_name_of_another_dataset_is_refused(pictured, tmp_path):

@@ -224,7 +224,7 @@ def test_export_of_images_with_several_labels_or_none_is_counted(dataset):
 
 
 REFUSED = {
-    "no such split": ({"form": "csv", "split": "test"}, BadInput, "split: 'test' is not in coco.images"),
+    "no such split": ({"form": "csv", "split": "test"}, BadInput, "split: expected one of train, got 'test'"),
     "yolo without boxes": ({"form": "yolo"}, NotInStore, "coco.boxes: no such table"),
     "shards without images": ({"form": "webdataset", "images": "none"}, BadInput, "made of images"),
     "a fraction of nothing": ({"form": "csv", "fraction": 0.01}, BadInput, "is none"),

@@ -16,7 +16,8 @@ from labelmill.schemas.parameters import (
 )
 from labelmill.tasks.export.formats import export_dataset
 from labelmill.tasks.export.job import prepare_export
-from labelmill.tasks.export.place_images import ChangedImage, read_image
+from labelmill.tasks.export.place_images import read_image
+from labelmill.tasks.images.rejected_image import RejectedImage
 from labelmill.tasks.splits.domains import write_domains
 from labelmill.tasks.splits.leaks import find_leaks
 from labelmill.tasks.splits.split import divide
@@ -76,7 +77,7 @@ def test_read_image_without_digest_another_length_is_changed(tmp_path):
     path.write_bytes(encode(1))
     row = {"sha256": None, "bytes": len(encode(1))}
     assert read_image(str(path), row) == encode(1)
-    with pytest.raises(ChangedImage):
+    with pytest.raises(RejectedImage, match="changed: "):
         read_image(str(path), {**row, "bytes": row["bytes"] + 1})
 
 
