@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import logging
-import multiprocessing
-import os
 import signal
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
-from multiprocessing.connection import Connection, wait
+from multiprocessing.connection import Connection
 from typing import Any
 
 from labelmill.models.teacher import load_teacher
 from labelmill.schemas.errors import LabelmillError, WorkFailed
+from labelmill.tasks.end_with_parent import end_with_parent
 from labelmill.tasks.relabel.cuda_engine import CudaEngine
 from labelmill.tasks.relabel.settings import RelabelSettings
 
@@ -37,7 +36,7 @@ def serve(
     A request is ("label", images, temperature) or ("native", images). An answer is a list, or the error.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides what it means
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    end_with_parent()
     try:
         teacher = load_teacher(source.name, weights=source.weights, classes=source.classes)
         engine = CudaEngine(teacher, settings, device=device, workers=workers)
@@ -51,13 +50,6 @@ def serve(
     for thread in threads:
         thread.join()
     engine.close()
-
-
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        wait([parent.sentinel])
-        os._exit(1)  # at once: nobody waits for what is in work
 
 
 def _answer(engine: CudaEngine, lane: Connection, device: str) -> None:

@@ -6,6 +6,7 @@ import os
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -69,9 +70,9 @@ def train_process(plan: TrainingPlan, *, on_steps: OnSteps, on_images: Callable[
     ranks, rank = accelerator.num_processes, accelerator.process_index
     if accelerator.device.type == "cpu":
         torch.set_num_threads(choose_threads(plan.parameters))
-    batches, lost = build_batches(plan, rank=rank, ranks=ranks, on_images=on_images)
-    loop = TrainingLoop(plan, build_objective(plan, accelerator), batches, accelerator)
-    facts = loop.run(workers=choose_workers(plan.parameters, accelerator), on_steps=on_steps)
+    loop = TrainingLoop(plan, build_objective(plan, accelerator), accelerator)
+    build = partial(build_batches, plan, rank=rank, ranks=ranks, on_images=on_images)
+    facts = loop.run(build, workers=choose_workers(plan.parameters, accelerator), on_steps=on_steps)
     if loop.records is None:
         return None
     model, kept_step = loop.finish()
@@ -79,9 +80,7 @@ def train_process(plan: TrainingPlan, *, on_steps: OnSteps, on_images: Callable[
     student = loop.records.write_student(weights, step=kept_step)
     curves, states = loop.records.parts()
     max_pixels = plan.parameters.max_pixels
-    rejected = Counter(plan.labelled.rejected) + Counter(lost)
-    if facts.passed_over:
-        rejected["unreadable"] += facts.passed_over
+    rejected = Counter(plan.labelled.rejected) + Counter(loop.lost)
     return Trained(
         curves=tuple(curves), checkpoints=(student, *states), weights=weights, kept_step=kept_step,
         accuracy=measure(model, plan.test, plan.student.preprocessing, max_pixels=max_pixels),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -25,6 +26,12 @@ from labelmill.tasks.train.plan import TrainingPlan
 OnSteps = Callable[[int, int], None]
 """Called with steps that were just done, and with those that an earlier run had done."""
 
+BuildBatches = Callable[[], tuple[StepBatches, dict[str, int]]]
+"""Makes the batches of a process, and counts the images that cannot be decoded by reason."""
+
+PASSED_OVER = "passed_over"
+"""Times that an image could not be read when its turn came, and another took its place."""
+
 IMAGES = ("images", "weak", "strong")
 
 
@@ -32,8 +39,7 @@ IMAGES = ("images", "weak", "strong")
 class LoopFacts:
     """How a run of the loop went: what it did itself, from `started_at` on.
 
-    images: views that went into it; waited_s: time in which no network worked, for want of data; passed_over: images
-    that could not be read.
+    images: views that went into it; waited_s: time in which no network worked, for want of data.
     """
 
     started_at: int
@@ -41,7 +47,6 @@ class LoopFacts:
     images: int
     seconds: float
     waited_s: float
-    passed_over: int
 
 
 @dataclass(slots=True)
@@ -56,13 +61,12 @@ class Best:
 class TrainingLoop:
     """A run of training in one of its processes."""
 
-    def __init__(
-        self, plan: TrainingPlan, objective: Objective, batches: StepBatches, accelerator: Accelerator
-    ) -> None:
-        self._plan, self._objective, self._batches, self._accelerator = plan, objective, batches, accelerator
+    def __init__(self, plan: TrainingPlan, objective: Objective, accelerator: Accelerator) -> None:
+        self._plan, self._objective, self._accelerator = plan, objective, accelerator
         self._records = RunRecords(plan) if accelerator.is_main_process else None
         self._facts: list[dict[str, Any]] = []
         self._best = Best()
+        self._lost: Counter[str] = Counter()
 
     @property
     def records(self) -> RunRecords | None:
@@ -74,14 +78,26 @@ class TrainingLoop:
         """The best accuracy on the validation images, None without any."""
         return None if self._best.weights is None else self._best.accuracy
 
-    def run(self, *, workers: int, on_steps: OnSteps) -> LoopFacts:
-        """Do what is left of the steps; raise WorkFailed when the process was asked to stop."""
-        given, began = self._plan.parameters, time.monotonic()
+    @property
+    def lost(self) -> dict[str, int]:
+        """Images that could not be decoded by reason, also in the part of the run that an earlier process did."""
+        return dict(self._lost)
+
+    def run(self, build: BuildBatches, *, workers: int, on_steps: OnSteps) -> LoopFacts:
+        """Do what is left of the steps on the batches that `build` makes; it is not called when nothing is left.
+
+        Raises WorkFailed when the process was asked to stop.
+        """
+        given = self._plan.parameters
         start = self._resume()
         on_steps(0, start)
-        waited, images, passed_over = 0.0, 0, 0
+        if start == given.steps:
+            return LoopFacts(started_at=start, steps=0, images=0, seconds=0.0, waited_s=0.0)
+        batches, lost = build()
+        self._lost = Counter(lost) + Counter({PASSED_OVER: self._lost[PASSED_OVER]})
+        waited, images, began = 0.0, 0, time.monotonic()
         loaded = load_batches(
-            self._batches, start=start, stop=given.steps, workers=workers,
+            batches, start=start, stop=given.steps, workers=workers,
             pin=self._accelerator.device.type == "cuda",
         )  # fmt: skip
         for step in range(start, given.steps):
@@ -90,13 +106,12 @@ class TrainingLoop:
             raw = next(loaded)
             waited += time.monotonic() - asked
             images += sum(len(raw[name]) for name in IMAGES if name in raw)
-            passed_over += int(raw[REJECTED])
+            self._lost[PASSED_OVER] += int(raw[REJECTED])
             self._step(raw, step)
             on_steps(1, 0)
         seconds = time.monotonic() - began
         return LoopFacts(
-            started_at=start, steps=given.steps - start, images=images, seconds=seconds, waited_s=waited,
-            passed_over=passed_over,
+            started_at=start, steps=given.steps - start, images=images, seconds=seconds, waited_s=waited
         )  # fmt: skip
 
     def _step(self, raw: RawBatch, step: int) -> None:
@@ -155,7 +170,9 @@ class TrainingLoop:
         self._records.write_curves(rows, start=done - len(rows))
         self._facts.clear()
         best = {"accuracy": self._best.accuracy, "step": self._best.step, "weights": self._best.weights}
-        self._records.write_state({"objective": self._objective.state(), "best": best}, step=done)
+        self._records.write_state(
+            {"objective": self._objective.state(), "best": best, "lost": dict(self._lost)}, step=done
+        )
 
     def _resume(self) -> int:
         """Go on from the latest checkpoint, in every process; return the steps that are done."""
@@ -167,6 +184,7 @@ class TrainingLoop:
         done, state = found
         self._objective.load_state(state["objective"])
         self._best = Best(**state["best"])
+        self._lost = Counter(state["lost"])
         return done
 
     def finish(self) -> tuple[nn.Module, int]:

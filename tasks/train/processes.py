@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+import signal
 from threading import Thread
 from typing import Any
 
@@ -13,7 +13,9 @@ from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from labelmill.schemas.errors import WorkFailed
 from labelmill.schemas.parameters import TrainParameters
+from labelmill.tasks.end_with_parent import end_with_parent
 from labelmill.tasks.progress import ProgressMeter
+from labelmill.tasks.stop import ask_to_stop, check_stop
 from labelmill.tasks.train.job import Trained, pin_versions, train_process
 from labelmill.tasks.train.loop import OnSteps
 from labelmill.tasks.train.plan import TrainingPlan, plan_training
@@ -34,15 +36,17 @@ def train_student(plan: TrainingPlan, *, on_steps: OnSteps) -> Trained:
 
 def _launch(plan: TrainingPlan, on_steps: OnSteps) -> Trained:
     given = pin_versions(plan)
-    told: Any = multiprocessing.get_context("spawn").SimpleQueue()
-    listener = Thread(target=_listen, args=(told, on_steps), daemon=True)
+    context = multiprocessing.get_context("spawn")
+    told: Any = context.SimpleQueue()
+    asked_to_stop: Any = context.Event()
+    listener = Thread(target=_listen, args=(told, asked_to_stop, on_steps), daemon=True)
     listener.start()
     config = LaunchConfig(
         min_nodes=1, max_nodes=1, nproc_per_node=given.processes, run_id=plan.run, rdzv_backend="c10d",
         rdzv_endpoint="localhost:0", max_restarts=0, monitor_interval=0.5,
     )  # fmt: skip
     try:
-        results = elastic_launch(config, _run_rank)(given.model_dump(mode="json"), told)
+        results = elastic_launch(config, _run_rank)(given.model_dump(mode="json"), told, asked_to_stop)
     except ChildFailedError as error:
         rank, failure = error.get_first_failure()
         said = failure.message if isinstance(failure.message, str) else str(failure.message.get("message", ""))
@@ -56,16 +60,24 @@ def _launch(plan: TrainingPlan, on_steps: OnSteps) -> Trained:
     return trained
 
 
-def _listen(told: Any, on_steps: Callable[[int, int], None]) -> None:  # noqa: ANN401 - a queue of a context
+def _listen(told: Any, asked_to_stop: Any, on_steps: OnSteps) -> None:  # noqa: ANN401 - a context's queue and event
     while (steps := told.get()) is not None:
         on_steps(*steps)
+        try:
+            check_stop()
+        except WorkFailed:
+            asked_to_stop.set()
 
 
-def _run_rank(given: dict[str, Any], told: Any) -> Trained | None:  # noqa: ANN401 - a queue of a context
+def _run_rank(given: dict[str, Any], told: Any, asked_to_stop: Any) -> Trained | None:  # noqa: ANN401 - see _listen
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides what it means
+    end_with_parent()
     plan = plan_training(TrainParameters.model_validate(given))
     first = os.environ["RANK"] == "0"
 
     def tell(done: int, reused: int) -> None:
+        if asked_to_stop.is_set():
+            ask_to_stop()  # at the next step
         if first:
             told.put((done, reused))
 
