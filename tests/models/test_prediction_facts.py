@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from labelmill.models.prediction_facts import find_prediction_facts
@@ -33,6 +33,7 @@ def test_find_prediction_facts_wrong_input_is_refused_by_name(probabilities, top
         find_prediction_facts(probabilities, top_k)
 
 
+@settings(deadline=None)
 @given(
     st.integers(2, 12).flatmap(
         lambda classes: st.lists(
