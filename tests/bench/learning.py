@@ -63,8 +63,9 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "supervised": {},
     "pseudo": {},
     "uda": {"threshold": 0.8, "temperature": 0.4},
-    "mpl": {"threshold": 0.6, "temperature": 0.7, "unlabelled_weight": 8.0, "label_smoothing": 0.15},
+    "mpl": {"threshold": 0.6, "temperature": 0.7, "finetune_rate": 0.01},
 }
+"""The papers' thresholds and temperatures. MPL's weight of 1 and its rate were tried on seed 0, which is not reported."""
 
 
 def write_digits(folder: Path) -> None:
@@ -152,7 +153,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", nargs="?", choices=("digits", "cifar"), default="digits")
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--first-seed", type=int, default=0)
+    parser.add_argument("--first-seed", type=int, default=10)
     parser.add_argument("--steps", type=int, default=400)
     parser.add_argument("--ratio", type=int, default=4)
     parser.add_argument("--only", default=",".join(OBJECTIVES))
