@@ -39,7 +39,7 @@ def build_training_page(training: Table, curves: Version, checkpoints: Version) 
         f"v{measured['version']}",
         "kept": f"after step {meta['kept_step']:,}",
         "learnt from": f"{meta['labelled']:,} labelled and {meta['unlabelled']:,} further images",
-        "starts from": meta["student"]["weights"],
+        "starts from": f"weights {meta['student']['weights']}",
         "made from": ", ".join(f"{name} v{number}" for name, number in checkpoints.lineage.inputs.items()),
         "checkpoints": f"{checkpoints.table} v{checkpoints.number}, run {run[:16]}",
     }
