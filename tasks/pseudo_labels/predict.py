@@ -48,9 +48,7 @@ class CpuPredictor:
     def __init__(
         self, teachers: Sequence[Teacher], *, views: Views, batch_size: int, workers: int, max_pixels: int
     ) -> None:
-        self._members = [
-            (teacher, make_native_classifier(teacher), load_as(teacher, max_pixels)) for teacher in teachers
-        ]
+        self._members = [(teacher, make_native_classifier(teacher), load_as(teacher, max_pixels)) for teacher in teachers]
         self._views, self._batch_size, self._workers = views, batch_size, workers
 
     def predict(self, images: Sequence[ImageToLabel], *, on_batch: OnBatch = ignore_batch) -> list[Prediction]:
@@ -128,7 +126,9 @@ class DevicePredictor:
         """Return a prediction for each image; progress is that of the first teacher."""
         sums: list[Prediction] = []
         for pipeline in self._pipelines:
-            found = pipeline.run(images, lambda values: list(values[0]), on_batch=ignore_batch if sums else on_batch)
+            found = pipeline.run(
+                images, lambda values: list(values[0]), on_batch=ignore_batch if sums else on_batch
+            )
             sums = [_add(one, other) for one, other in zip(sums, found, strict=True)] if sums else list(found)
         return [one if isinstance(one, RejectedImage) else one / len(self._pipelines) for one in sums]
 
