@@ -18,8 +18,8 @@ DROPPED_DETAIL = "dropped by a verdict; see the table verdicts"
 
 
 def keep_verdicts(
-    parameters: IngestSettings, ids: Sequence[str], files: Sequence[ListedFile], labels: Sequence[int | None]
-) -> tuple[Sequence[ListedFile], Sequence[int | None], dict[str, int]]:
+    parameters: IngestSettings, ids: Sequence[str], files: Sequence[ListedFile], labels: list[int | None]
+) -> tuple[Sequence[ListedFile], list[int | None], dict[str, int]]:
     """Return files and labels with the dataset's verdicts on top, and the version of the verdicts for the lineage."""
     table = open_store(parameters.store).table(f"{parameters.dataset}.verdicts")
     latest = table.latest()
