@@ -70,7 +70,7 @@ def make_table(folder, rows):
 
 def work(what, folder):
     """Do one thing and tell seconds and the highest memory of this process."""
-    started = time.monotonic()
+    started, before = time.monotonic(), sum(resource.getrusage(resource.RUSAGE_SELF)[:2])
     if what == "copy":
         source = f"read_parquet('{folder}/drawn/pseudo_labels/parts/*.parquet')"
         with duckdb.connect() as sql:
@@ -86,8 +86,9 @@ def work(what, folder):
         made = select_labels(SelectParameters(store=folder, dataset="drawn", table=what, **given))
         assert made.copies == (1300 * made.classes if "quota" in given else made.chosen)
     seconds = time.monotonic() - started
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    print(f"{what:10} {seconds:7.1f} s  {peak:5.2f} GiB")
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    cpu_s = used.ru_utime + used.ru_stime - before
+    print(f"{what:10} {seconds:7.1f} s, {cpu_s:7.1f} s of CPU, at most {used.ru_maxrss / 2**20:.2f} GiB")
 
 
 def main():
@@ -102,7 +103,7 @@ def main():
         make_table(folder, options.rows)
         size = sum(path.stat().st_size for path in Path(folder).rglob("*.parquet"))
         print(f"{options.rows:,} rows, {size / 2**20:,.0f} MiB", flush=True)
-        for what in ("copy", "threshold", "quota", "relevance", "report", "copy"):
+        for what in ("copy", "quota", "threshold", "relevance", "report", "copy"):
             subprocess.run([sys.executable, __file__, "--work", what, folder], check=True)
 
 
