@@ -39,7 +39,7 @@ from labelmill.tasks.ingest.plan import (
 from labelmill.tasks.ingest.real import read_real
 from labelmill.tasks.ingest.rows import IMAGES_LAYOUT, RowSettings, build_rows
 from labelmill.tasks.ingest.sources import Listing, holds_files, list_source
-from labelmill.tasks.ingest.verdicts import VERDICT_COLUMNS, apply_verdicts
+from labelmill.tasks.ingest.verdicts import keep_verdicts
 from labelmill.tasks.lineage import make_lineage
 from labelmill.tasks.pause_collection import pause_collection
 from labelmill.tasks.preflight import refuse_store_in_source
@@ -130,10 +130,7 @@ def prepare_ingest(
     rows = table.read(latest, columns) if latest else IMAGES_SCHEMA.empty_table().select(columns)
     on_expected(root, len(files) - len(rows))
     ids = make_image_ids(files, id_prefix=parameters.id_prefix)
-    verdicts = open_store(parameters.store).table(f"{parameters.dataset}.verdicts")
-    decided = verdicts.latest()
-    if decided is not None:
-        files, labels = apply_verdicts(verdicts.read(decided, VERDICT_COLUMNS), ids, files, labels)
+    files, labels, inputs = keep_verdicts(parameters, ids, files, labels)
     plan = _plan(parameters, ids, files, labels, rows, settings)
     refuse_replaced_split(plan, latest, dataset=parameters.dataset, split=parameters.split, root=root)
     older = list(parts_of_split(latest, rows, parameters.split))
@@ -145,8 +142,7 @@ def prepare_ingest(
         parameters=parameters, flow=flow, table=table, latest=latest, plan=plan, settings=settings, chunks=chunks,
         before=frozenset(part.path for part, _ in older),
         dropped=frozenset(part.path for part, ids in older if known.keys().isdisjoint(ids)),
-        run=run, repeated=listing.repeated,
-        inputs={verdicts.name: decided.number} if decided is not None else {},
+        run=run, repeated=listing.repeated, inputs=inputs,
     )  # fmt: skip
 
 

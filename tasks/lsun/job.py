@@ -38,6 +38,11 @@ def prepare_lsun(
     if parameters.digests == "sha256":
         listing = list_values(environments) if exported is None else Listing(root=root, files=exported)
         return prepare_ingest(FLOW, parameters, listing, label_values(environments, listing.files))
+    if open_store(parameters.store, create=True).table(f"{parameters.dataset}.verdicts").latest() is not None:
+        raise BadInput(
+            f"digests: people gave verdicts on images of dataset {parameters.dataset}, which a listing without digests "
+            "would take back; ingest with --digests sha256"
+        )
     categories = [environment.category for environment in environments]
     found = SourceLabels(classes=LSUN_CLASSES, keys=categories, required=False)
     classes, labels = settle_labels(found, find_classes(parameters), owner=f"dataset {parameters.dataset}")

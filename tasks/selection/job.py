@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from labelmill.schemas.errors import BadInput
 from labelmill.schemas.images import Status
@@ -111,7 +112,7 @@ def _write_manifest(
         rows = sql.execute(query, values).fetch_arrow_table()
         if rows.num_rows:
             parts.append(table.write_part(_conform(rows), key=key))
-        chosen = sum(status == Status.DONE for status in rows["status"].to_pylist())
+        chosen = pc.sum(pc.equal(rows["status"], Status.DONE.value)).as_py() or 0
         on_rows(chosen, rows.num_rows - chosen)
     return _commit(table, parts, metadata, parameters, [v for v in (labels, relevance) if v is not None])
 

@@ -76,8 +76,9 @@ def report_thresholds(parameters: PseudoReportParameters) -> ThresholdReport:
 def _count(
     store: Store, labels: Version, split: str | None, thresholds: Sequence[float], classes: ClassList | None
 ) -> tuple[_Counts, dict[str, int]]:
-    """Return (1 + thresholds, classes, 3) int64 of images, known and right ones, first of all, then from each
-    threshold on; and the images without a prediction by reason.
+    """Return the counts (1 + thresholds, classes, 3) int64, and the images without a prediction by reason.
+
+    Counted are images, known labels and right ones: first of all predictions, then from each threshold on.
     """
     usable = "status = 'done' AND pseudo_class IS NOT NULL AND coalesce(isfinite(confidence), false)"
     passed = " + ".join(f"(confidence >= {threshold!r}::FLOAT)::INTEGER" for threshold in thresholds)

@@ -65,7 +65,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "uda": {"threshold": 0.8, "temperature": 0.4},
     "mpl": {"threshold": 0.6, "temperature": 0.7, "finetune_rate": 0.01},
 }
-"""The papers' thresholds and temperatures. MPL's weight of 1 and its rate were tried on seed 0, which is not reported."""
+"""The papers' thresholds and temperatures. MPL's weight of 1 and rate were tried on seed 0, which is not reported."""
 
 
 def write_digits(folder: Path) -> None:

@@ -31,6 +31,10 @@ GIVEN = {
     "augment": {"store": "/s", "dataset": "pets"},
     "statistics": {"store": "/s", "dataset": "pets"},
     "rename": {"source": "/i"},
+    "select": {"store": "/s", "dataset": "pets"},
+    "pseudo-report": {"store": "/s", "dataset": "pets"},
+    "disagreements": {"store": "/s", "dataset": "pets"},
+    "verdicts": {"store": "/s", "dataset": "pets", "csv": "/v.csv"},
     "anchors": {"store": "/s", "dataset": "coco"},
 }
 

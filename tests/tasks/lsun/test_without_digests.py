@@ -14,6 +14,7 @@ from labelmill.schemas.parameters import (
     SplitParameters,
     StatisticsParameters,
 )
+from labelmill.schemas.selection import VERDICTS_SCHEMA
 from labelmill.tasks.export.formats import export_dataset
 from labelmill.tasks.export.job import prepare_export
 from labelmill.tasks.export.place_images import read_image
@@ -22,6 +23,7 @@ from labelmill.tasks.splits.domains import write_domains
 from labelmill.tasks.splits.leaks import find_leaks
 from labelmill.tasks.splits.split import divide
 from labelmill.tasks.statistics.job import commit_statistics, count_images, prepare_statistics
+from labelmill.tasks.store import open_store
 
 from .conftest import encode, write_lmdb
 
@@ -114,3 +116,13 @@ def test_prepare_lsun_another_environment_in_the_same_split_is_refused_not_swapp
     both = rows_of(ingest(bedroom.parent, digests=digests)["train"])
     assert [row["image_id"] for row in both if row["label"] == 0] == [row["image_id"] for row in rows_of(first)]
     assert sum(row["label"] == 9 for row in both) == 1
+
+
+def test_ingest_without_digests_is_refused_where_people_gave_verdicts(store, bedroom, ingest):
+    rows = VERDICTS_SCHEMA.empty_table()
+    table = open_store(store).table("lsun.verdicts")
+    lineage = open_store(store).table("lsun.images").version().lineage
+    table.append([table.write_part(rows, key="0" * 20)], schema=rows.schema, metadata={}, lineage=lineage)
+    with pytest.raises(BadInput, match="digests: people gave verdicts"):
+        ingest(bedroom, digests="none")
+    assert [version.rows for version in ingest(bedroom, digests="sha256").values()] == [12]
