@@ -11,10 +11,11 @@ from io import StringIO
 import pyarrow as pa
 
 from labelmill.models.class_match import match_classes
+from labelmill.schemas.classes import read_classes
 from labelmill.schemas.parameters import DisagreementsParameters
 from labelmill.schemas.selection import DISAGREEMENTS_SCHEMA, QUEUE_COLUMNS, Verdict
 from labelmill.schemas.versions import Version
-from labelmill.tasks.selection.preflight import find_labels, read_classes
+from labelmill.tasks.selection.preflight import find_labels
 from labelmill.tasks.splits.images import commit_rows
 from labelmill.tasks.store import Store, open_store
 from labelmill.tasks.store.connection import StoreConnection
@@ -76,7 +77,7 @@ def queue_disagreements(parameters: DisagreementsParameters) -> Queue:
 
 
 def _match(images: Version, labels: Version) -> _Sides:
-    dataset, teacher = read_classes(images), read_classes(labels)
+    dataset, teacher = read_classes(images.metadata), read_classes(labels.metadata)
     teacher_ids = match_classes(dataset, teacher).teacher_ids
     counts = Counter(teacher_ids)
     found = {number: place for place, number in enumerate(teacher_ids) if number is not None and counts[number] == 1}
@@ -147,7 +148,7 @@ def write_queue(queue: Queue) -> str:
 
 def read_likeliest(store: Store, queue: Queue, image_ids: Sequence[str]) -> dict[str, list[tuple[str, float]]]:
     """Return for each image the teacher's likeliest classes by name with their probabilities, likeliest first."""
-    classes = read_classes(queue.labels)
+    classes = read_classes(queue.labels.metadata)
     with store.connect() as sql:
         found = sql.execute(
             f"SELECT image_id, class_ids, probabilities FROM {name_view(queue.labels)} "  # noqa: S608 - a checked name

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from labelmill.schemas.classes import read_classes
 from labelmill.schemas.errors import BadInput
 from labelmill.schemas.images import Status
 from labelmill.schemas.manifests import MANIFEST_SCHEMA
@@ -19,7 +20,7 @@ from labelmill.schemas.selection import ManifestMetadata, SelectionRule
 from labelmill.schemas.versions import Part, Version, digest_json
 from labelmill.tasks.lineage import make_lineage
 from labelmill.tasks.selection.choose import CODES, write_decisions, write_manifest
-from labelmill.tasks.selection.preflight import find_labels, find_relevance, read_classes
+from labelmill.tasks.selection.preflight import find_labels, find_relevance
 from labelmill.tasks.store import Change, Store, Table, open_store
 from labelmill.tasks.store.connection import StoreConnection
 from labelmill.tasks.store.views import name_view, quote, select_parts
@@ -141,7 +142,7 @@ def _describe_rule(parameters: SelectParameters, labels: Version, relevance: Ver
         labels=f"{labels.table} v{labels.number}",
         relevance=relevance and f"{relevance.table} v{relevance.number}",
     )
-    return ManifestMetadata(classes=read_classes(labels), rule=rule).model_dump(mode="json")
+    return ManifestMetadata(classes=read_classes(labels.metadata), rule=rule).model_dump(mode="json")
 
 
 def _commit(

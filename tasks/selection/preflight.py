@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from labelmill.schemas.classes import ClassList
 from labelmill.schemas.errors import BadInput
 from labelmill.schemas.parameters import ChooseParameters, DisagreementsParameters, SelectParameters
 from labelmill.schemas.pseudo_labels import PSEUDO_LABELS_SCHEMA
@@ -59,9 +58,3 @@ def _find(store: Store, name: str, number: int | None, field: str) -> Version:
     if lacking:
         raise BadInput(f"{field}: {name} is no table of pseudo labels: it lacks {', '.join(sorted(lacking))}")
     return version
-
-
-def read_classes(version: Version) -> ClassList | None:
-    """Return the class list of a version, None when it has none."""
-    listed = version.metadata.get("classes")
-    return ClassList.model_validate(listed) if listed else None

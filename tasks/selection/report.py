@@ -11,12 +11,12 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from labelmill.schemas.classes import ClassList
+from labelmill.schemas.classes import ClassList, read_classes
 from labelmill.schemas.errors import BadInput
 from labelmill.schemas.parameters import PseudoReportParameters
 from labelmill.schemas.selection import REPORT_SCHEMA, parse_thresholds
 from labelmill.schemas.versions import Version
-from labelmill.tasks.selection.preflight import find_labels, read_classes
+from labelmill.tasks.selection.preflight import find_labels
 from labelmill.tasks.splits.images import commit_rows
 from labelmill.tasks.store import Store, open_store
 from labelmill.tasks.store.views import name_view
@@ -47,7 +47,7 @@ def report_thresholds(parameters: PseudoReportParameters) -> ThresholdReport:
     """
     store = open_store(parameters.store)
     labels = find_labels(store, parameters)
-    classes = read_classes(labels)
+    classes = read_classes(labels.metadata)
     thresholds = parse_thresholds(parameters.thresholds)
     counts, rejected = _count(store, labels, parameters.split, thresholds, classes)
     images = int(counts[0, :, 0].sum()) if len(counts) else 0

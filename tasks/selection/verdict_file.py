@@ -11,13 +11,12 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from labelmill.schemas.classes import ClassList
+from labelmill.schemas.classes import ClassList, read_classes
 from labelmill.schemas.errors import BadInput
 from labelmill.schemas.images import Status
 from labelmill.schemas.parameters import VerdictsParameters
 from labelmill.schemas.selection import Verdict
 from labelmill.schemas.versions import Version
-from labelmill.tasks.selection.preflight import read_classes
 from labelmill.tasks.store import Table, open_store
 
 PROBLEMS_SHOWN = 20
@@ -66,7 +65,7 @@ def read_verdicts(parameters: VerdictsParameters, images: Table, version: Versio
     data = _read(path)
     lines = list(_parse(path, data))
     facts = _read_images(images, version, [cells["image_id"] for _, cells in lines])
-    classes = read_classes(version)
+    classes = read_classes(version.metadata)
     decisions: dict[str, tuple[int, Decision]] = {}
     problems = []
     undecided = 0

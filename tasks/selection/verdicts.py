@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from labelmill.schemas.classes import ClassList
+from labelmill.schemas.classes import ClassList, read_classes
 from labelmill.schemas.errors import WorkFailed
 from labelmill.schemas.images import IMAGES_SCHEMA, Reason, Status
 from labelmill.schemas.parameters import VerdictsParameters
@@ -17,7 +17,6 @@ from labelmill.schemas.versions import Part, Version, digest_json
 from labelmill.tasks.ingest.rows import IMAGES_LAYOUT
 from labelmill.tasks.ingest.verdicts import DROPPED_DETAIL
 from labelmill.tasks.lineage import make_lineage
-from labelmill.tasks.selection.preflight import read_classes
 from labelmill.tasks.selection.verdict_file import Decision, VerdictFile, read_verdicts
 from labelmill.tasks.store import Change, Store, Table, open_store
 
@@ -95,7 +94,7 @@ def _change_images(
         nonlocal changed
         if latest is None:
             raise WorkFailed(f"{images.name}: its versions were deleted meanwhile; ingest again")
-        classes = read_classes(latest)
+        classes = read_classes(latest.metadata)
         made = [_change_part(images, part, wanted, classes) for part in latest.parts]
         changed = sum(count for _, count in made)
         parts = [part for part, _ in made]
