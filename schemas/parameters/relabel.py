@@ -20,8 +20,8 @@ from labelmill.schemas.parameters.fields import (
 from labelmill.schemas.parameters.ingest import IngestImagenetParameters
 
 
-class TeacherParameters(FlowParameters):
-    """What every run of a teacher takes."""
+class TeacherSettings(FlowParameters):
+    """What every run of teachers over a dataset takes."""
 
     store: Location = Field(description="folder or URL of the store that holds the dataset's images table")
     dataset: DatasetName = Field(description="name of the dataset in the store")
@@ -44,15 +44,10 @@ class TeacherParameters(FlowParameters):
     input_size: InputSize | None = Field(
         None, description="pixels, or height x width such as 224x320; default: the teacher's own"
     )
-    top_k: int = Field(5, ge=1, le=100, description="classes kept in each cell of a map")
     precision: Literal["fp32", "fast"] = Field(
         "fp32",
         description="fp32: the teacher's own numbers; fast: bfloat16 where the processor computes with it and a "
-        "faster resize, labels move a little (docs/performance.md)",
-    )
-    scaled_decoding: bool = Field(
-        False,
-        description="let the JPEG decoder shrink pictures at least 4 times the input size, labels move a little",
+        "faster resize, what it gives moves a little (docs/performance.md)",
     )
     shard_size: int = Field(2048, ge=1, le=100_000, description="images in a shard; a killed run resumes at a shard")
     device: Device = Field(
@@ -63,6 +58,16 @@ class TeacherParameters(FlowParameters):
     )
     batch_size: int | None = Field(
         None, ge=1, le=4096, description="images in a forward pass; default: 16 on a CPU, 64 on a GPU"
+    )
+
+
+class TeacherParameters(TeacherSettings):
+    """What every run of a teacher that makes label maps takes."""
+
+    top_k: int = Field(5, ge=1, le=100, description="classes kept in each cell of a map")
+    scaled_decoding: bool = Field(
+        False,
+        description="let the JPEG decoder shrink pictures at least 4 times the input size, labels move a little",
     )
     runner: Literal["threads", "ray", "dask"] = Field(
         "threads",

@@ -36,6 +36,7 @@ GIVEN = {
     "disagreements": {"store": "/s", "dataset": "pets"},
     "verdicts": {"store": "/s", "dataset": "pets", "csv": "/v.csv"},
     "anchors": {"store": "/s", "dataset": "coco"},
+    "train": {"store": "/s", "dataset": "pets", "steps": "10", "out": "/o"},
 }
 
 
