@@ -56,7 +56,7 @@ def labelled_colours(made_colours, tmp_path_factory):
 
 @pytest.fixture
 def labelled_store(labelled_colours, tmp_path):
-    return Path(shutil.copytree(labelled_colours.store, tmp_path / "store"))
+    return Path(shutil.copytree(labelled_colours.store, tmp_path / "labelled" / "store"))
 
 
 @pytest.fixture

@@ -6,13 +6,13 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from tests.tasks.train.trained import parameters_of
 
 from labelmill.schemas.errors import WorkFailed
 from labelmill.tasks.train.batches import REJECTED, StepBatches, Stream
 from labelmill.tasks.train.learners import build_batches
 from labelmill.tasks.train.order import ShuffledOrder
 from labelmill.tasks.train.plan import plan_training
-from tests.tasks.train.trained import parameters_of
 
 NAMES = {
     "supervised": {"images", "labels"},

@@ -4,10 +4,10 @@ import hashlib
 
 import pytest
 import torch
+from tests.tasks.train.trained import parameters_of
 
 from labelmill.tasks.train.checkpoints import RunRecords
 from labelmill.tasks.train.plan import plan_training
-from tests.tasks.train.trained import parameters_of
 
 
 @pytest.fixture

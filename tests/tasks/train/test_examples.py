@@ -3,13 +3,13 @@
 import numpy as np
 import pyarrow as pa
 import pytest
+from tests.tasks.train.trained import CLASSES
 
 from labelmill.schemas.classes import ClassList, ClassName
 from labelmill.schemas.errors import BadInput
 from labelmill.schemas.images import IMAGES_SCHEMA
 from labelmill.tasks.store import open_store
 from labelmill.tasks.train.examples import NO_CLASS, choose_labelled, read_examples
-from tests.tasks.train.trained import CLASSES
 
 
 def list_classes(*names):

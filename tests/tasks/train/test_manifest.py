@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 import torch
+from tests.tasks.train.trained import parameters_of, write_manifest
 
 from labelmill.schemas.errors import BadInput, NotInStore
 from labelmill.tasks.store import open_store
 from labelmill.tasks.train.manifest import read_manifest
 from labelmill.tasks.train.plan import plan_training
-from tests.tasks.train.trained import parameters_of, write_manifest
 
 ROWS = [
     ("red/01.png", {2: 0.75, 0: 0.25}, 2),

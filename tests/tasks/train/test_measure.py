@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tests.tasks.train.trained import CLASSES, ingest, parameters_of, write_images
 from torch import nn
 
 from labelmill.tasks.train.examples import NO_CLASS, Examples
 from labelmill.tasks.train.measure import measure
 from labelmill.tasks.train.plan import plan_training
-from tests.tasks.train.trained import CLASSES, ingest, parameters_of, write_images
 
 
 class Brightest(nn.Module):

@@ -6,6 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from PIL import Image
+from tests.tasks.train.trained import CLASSES, ingest
 
 from labelmill.schemas.classes import ClassList, ClassName
 from labelmill.tasks.images.rejected_image import RejectedImage
@@ -13,7 +14,6 @@ from labelmill.tasks.store import open_store
 from labelmill.tasks.train import pixels
 from labelmill.tasks.train.examples import Examples, read_examples
 from labelmill.tasks.train.pixels import FilePixels, count_bytes, decode_all, fits_memory
-from tests.tasks.train.trained import CLASSES, ingest
 
 SIZES = {"a.png": (16, 12), "b.jpg": (20, 30), "c.png": (7, 9)}
 

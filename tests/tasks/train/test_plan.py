@@ -1,10 +1,10 @@
 """What a run learns from, and which parameters make it another run."""
 
 import pytest
+from tests.tasks.train.trained import parameters_of, write_manifest
 
 from labelmill.schemas.errors import BadInput, NotInStore
 from labelmill.tasks.train.plan import plan_training
-from tests.tasks.train.trained import parameters_of, write_manifest
 
 
 def plan(store, **options):
@@ -99,8 +99,6 @@ def test_plan_training_a_table_that_is_not_there_is_named(store, objective):
 
 
 def test_start_student_random_weights_are_the_seed_s(store):
-    first, again, other = (
-        next(iter(plan(store, seed=seed).student.model.state_dict().values())) for seed in (0, 0, 1)
-    )
+    first, again, other = (next(iter(plan(store, seed=seed).student.model.state_dict().values())) for seed in (0, 0, 1))
     assert first.equal(again)
     assert not first.equal(other)
