@@ -107,7 +107,7 @@ def test_choose_labelled_depends_on_the_seed_and_not_on_the_order_of_rows(store)
 
 
 def test_choose_labelled_too_few_images_are_refused_by_class(store):
-    with pytest.raises(BadInput, match="labels_per_class: expected 31 labelled images of each class .* 0 has 30"):
+    with pytest.raises(BadInput, match=r"labels_per_class: expected 31 labelled images of each class .* 0 has 30"):
         choose_labelled(read(store), per_class=30, skip_per_class=1, seed=0)
 
 

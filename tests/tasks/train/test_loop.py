@@ -9,10 +9,12 @@ from labelmill.models.training_steps import TrainingBatch
 from labelmill.schemas.errors import WorkFailed
 from labelmill.tasks import stop
 from labelmill.tasks.store import open_store
+from labelmill.tasks.train.job import train_process
 from labelmill.tasks.train.order import hash_seed
+from labelmill.tasks.train.plan import plan_training
 
 OBJECTIVES = {
-    "supervised": {"steps": 12},
+    "supervised": {"steps": 20},
     "relabel": {"steps": 12, "cutmix": 1.0},
     "pseudo": {"steps": 12},
     "uda": {"steps": 12, "labels_per_class": 4, "entropy_weight": 0.1, "annealing": "linear"},
@@ -93,7 +95,7 @@ def test_train_pixels_from_files_give_the_same_weights_as_from_memory(store, unb
 
 
 def test_train_validation_keeps_the_best_checkpoint(store):
-    ended = train(store, steps=12, validation_per_class=8, validate_every=1, rate=2.0, schedule="constant", average=0.0)
+    ended = train(store, steps=9, validation_per_class=8, validate_every=1, rate=0.4, schedule="constant", average=0.0)
     seen = [row["validation_accuracy"] for row in ended.steps()]
     assert len(set(seen)) > 1, "nothing to choose"
     assert ended.trained.validation_accuracy == pytest.approx(max(seen))
@@ -149,23 +151,19 @@ def test_train_draws_a_size_for_each_step(store, monkeypatch):
     assert len(set(seen)) > 1
 
 
-def test_train_asked_to_stop_ends_at_the_next_step_and_goes_on_later(store, unbroken):
+@pytest.fixture
+def stopping():
+    """Asks to stop after the first step."""
+    yield lambda done, reused: stop.ask_to_stop() if done else None
+    stop._asked.clear()
+
+
+def test_train_asked_to_stop_ends_before_the_next_step(store, stopping):
+    plan = plan_training(parameters_of(store, steps=6, checkpoint_every=1))
     with pytest.raises(WorkFailed, match="stopped on request"):
-        try:
-            train_until_asked(store)
-        finally:
-            stop._asked.clear()
-    assert train(store, steps=6, checkpoint_every=2).weights == train(unbroken, steps=6).weights
-
-
-def train_until_asked(store):
-    from labelmill.tasks.train.job import train_process
-    from labelmill.tasks.train.plan import plan_training
-
-    plan = plan_training(parameters_of(store, steps=6, checkpoint_every=2))
-    train_process(
-        plan, on_steps=lambda done, reused: stop.ask_to_stop() if done else None, on_images=lambda done, rejected: None
-    )
+        train_process(plan, on_steps=stopping, on_images=lambda done, rejected: None)
+    stop._asked.clear()
+    assert train(store, steps=6, checkpoint_every=1).trained.loop.started_at == 1
 
 
 def test_train_images_gone_after_the_start_are_counted(store, made_colours, tmp_path):
