@@ -56,7 +56,7 @@ def test_run_train_tells_its_accuracy_keeps_its_student_and_does_nothing_again(c
         "SELECT count(*), min(step), max(step), count(validation_accuracy), sum((unlabelled_loss IS NULL)::INT), "
         "count(DISTINCT run) FROM colours.training WHERE objective = 'uda'"
     )
-    assert run_apart("sql", colours / "store", query, "--format", "csv")[1].split()[1] == "15,0,14,3,0,1"
+    assert run_apart("sql", colours / "store", query, "--format", "csv")[1].splitlines()[1] == "15,0,14,3,0,1"
     query = "SELECT kind, sha256 FROM colours.checkpoints_v1 ORDER BY kind DESC"
     _, out, _ = run_apart("sql", colours / "store", query, "--format", "csv")
     assert out.split()[1] == f"student,{hashlib.sha256(weights).hexdigest()}"
@@ -101,7 +101,7 @@ def test_run_train_wrong_parameters_are_refused_at_once_in_a_line(colours, run, 
 def test_run_train_killed_and_run_again_ends_with_the_student_of_an_unbroken_run(
     colours, start_cli, run_cli, wait_for, objective
 ):
-    unbroken = colours.parent / "unbroken"
+    unbroken = colours / "unbroken"
     shutil.copytree(colours / "store", unbroken / "store")
     options = ("--objective", objective, "--steps", 60, "--checkpoint-every", 4, "--validation-per-class", 4)
     killed = start_cli("train", *given(colours, *options))
@@ -131,7 +131,7 @@ def test_run_train_killed_and_run_again_ends_with_the_student_of_an_unbroken_run
     ],
 )
 def test_run_train_in_two_processes_learns_as_one_does(colours, run_cli, objective, student, options):
-    alone = colours.parent / "alone"
+    alone = colours / "alone"
     shutil.copytree(colours / "store", alone / "store")
     options = ("--objective", objective, "--student", student, "--steps", 12, *options)
     code, out, err = run_cli("train", *given(colours, *options, "--processes", 2))
