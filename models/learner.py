@@ -79,14 +79,22 @@ class Learner:
         self.settings, self._accelerator, self._factor_at = settings, accelerator, factor_at
         optimizer = _make_optimizer(groups, settings)
         self._rates = [float(group["lr"]) for group in optimizer.param_groups]
-        self.network, self._optimizer = accelerator.prepare(model, optimizer)
-        self.model: nn.Module = accelerator.unwrap_model(self.network, keep_fp32_wrapper=False)
+        self._prepared, self._optimizer = accelerator.prepare(model, optimizer)
+        # Takes the mixed precision that `prepare` put around the forward pass off again: what is kept is measured in
+        # float32 as it will be used. `network` puts it on.
+        self.model: nn.Module = accelerator.unwrap_model(self._prepared, keep_fp32_wrapper=False)
         self.average = AveragedModel(self.model, use_buffers=True) if settings.average > 0 else None
 
     @property
     def result(self) -> nn.Module:
         """The network to keep: the average, where there is one."""
         return self.model if self.average is None else self.average.module
+
+    def network(self, images: Tensor) -> Tensor:
+        """Return the logits of images, float32, by a forward pass in the accelerator's precision."""
+        with self._accelerator.autocast():
+            logits: Tensor = self._prepared(images)
+        return logits.float()
 
     def learn(self, loss: Tensor, step: int) -> float:
         """Change the weights by a loss's gradient; return the rate of the head. Steps are counted from 0."""
@@ -96,7 +104,7 @@ class Learner:
         self._optimizer.zero_grad(set_to_none=True)
         self._accelerator.backward(loss)
         if self.settings.clip_norm > 0:
-            self._accelerator.clip_grad_norm_(self.network.parameters(), self.settings.clip_norm)
+            self._accelerator.clip_grad_norm_(self._prepared.parameters(), self.settings.clip_norm)
         self._optimizer.step()
         if self.average is not None:
             decay = min(self.settings.average, (1 + step) / (_WARM_AVERAGE + step))

@@ -154,6 +154,7 @@ class StepBatches(Dataset[RawBatch]):
 
 def load_batches(batches: StepBatches, *, start: int, stop: int, workers: int, pin: bool) -> Iterator[RawBatch]:
     """Yield the batches of the steps `start` to `stop`, made ahead of time by `workers` processes, by none when 0."""
+    workers = min(workers, stop - start)  # none are started for a run that was done
     loader: DataLoader[RawBatch] = DataLoader(
         batches,
         batch_size=None,

@@ -20,6 +20,7 @@ from labelmill.schemas.versions import Version, digest_json
 from labelmill.tasks.shards import find_roots
 from labelmill.tasks.splits.draw import draw
 from labelmill.tasks.store.table import Table
+from labelmill.tasks.train.splits import check_split
 
 Ids = npt.NDArray[np.int64]
 
@@ -70,6 +71,13 @@ class Examples:
         found: list[str] = self.rows["image_id"].to_pylist()
         return found
 
+    def without(self, others: Examples) -> Examples:
+        """Return the images that are not among others of the same table, by id; all of them for another table."""
+        if others.table != self.table:
+            return self
+        gone = set(others.ids())
+        return self.take([place for place, name in enumerate(self.ids()) if name not in gone])
+
     def row(self, place: int) -> dict[str, Any]:
         """Return the facts of an image, with its `path`."""
         facts = {name: self.rows[name][place].as_py() for name in self.rows.column_names}
@@ -83,12 +91,19 @@ class Examples:
 
 
 def read_examples(
-    images: Table, version: Version, *, split: str | None, image_root: str | None, classes: ClassList
+    images: Table,
+    version: Version,
+    *,
+    split: str | None,
+    image_root: str | None,
+    classes: ClassList,
+    field: str = "split",
 ) -> Examples:
     """Read the images of a split, or of all, that are done; labels become ids of `classes` by what they mean.
 
-    Raises BadInput for an unknown split, or when no image is left.
+    Raises BadInput for an unknown split, which `field` named, or when no image is left.
     """
+    check_split(field, split, version)
     roots = find_roots(version, split=split, image_root=image_root)
     rows = images.read(version, _COLUMNS)
     if split is not None:

@@ -81,6 +81,10 @@ def train_process(plan: TrainingPlan, *, on_steps: OnSteps, on_images: Callable[
     curves, states = loop.records.parts()
     max_pixels = plan.parameters.max_pixels
     rejected = Counter(plan.labelled.rejected) + Counter(loop.lost)
+    if plan.unlabelled is not None and plan.unlabelled.rejected is not plan.labelled.rejected:
+        rejected += Counter(plan.unlabelled.rejected)  # of another split or dataset
+    if plan.manifest is not None and plan.manifest.missing:
+        rejected["not_among_images"] += len(plan.manifest.missing)
     return Trained(
         curves=tuple(curves), checkpoints=(student, *states), weights=weights, kept_step=kept_step,
         accuracy=measure(model, plan.test, plan.student.preprocessing, max_pixels=max_pixels),
@@ -91,6 +95,7 @@ def train_process(plan: TrainingPlan, *, on_steps: OnSteps, on_images: Callable[
 def open_accelerator(parameters: TrainParameters) -> Accelerator:
     """Return accelerate's view of this process: its device, its precision and its place among the processes."""
     devices = choose_devices(parameters.device) if parameters.processes == 1 else CPU
+    os.environ.pop("ACCELERATE_TORCH_DEVICE", None)  # of an earlier run of this process
     if devices != CPU:
         os.environ["ACCELERATE_TORCH_DEVICE"] = devices[0]
     AcceleratorState._reset_state(reset_partial_state=True)  # of an earlier run of this process, perhaps on a device

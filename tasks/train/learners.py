@@ -46,7 +46,7 @@ def build_objective(plan: TrainingPlan, accelerator: Accelerator) -> Objective:
     """Build the objective that the parameters name, its networks on the accelerator's device."""
     given = plan.parameters
     learner = _make_learner(plan.student, given, accelerator, wait_steps=given.wait_steps)
-    smoothing = given.label_smoothing
+    smoothing = 0.0 if given.objective == "relabel" else given.label_smoothing  # pooled labels are soft already
     if given.objective in ("supervised", "relabel"):
         return SupervisedObjective(learner, label_smoothing=smoothing)
     if given.objective == "pseudo":

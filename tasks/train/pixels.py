@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow.compute as pc
 import torch
 
+from labelmill.schemas.images import Reason
 from labelmill.tasks.images.decode_image import Pixels, decode_ingested
 from labelmill.tasks.images.read_ingested import read_ingested
 from labelmill.tasks.images.rejected_image import RejectedImage
@@ -40,8 +41,14 @@ class FilePixels:
     def read(self, place: int) -> Pixels:
         """See PixelSource."""
         row = self._examples.row(place)
+        known = None if row["width"] is None else (row["height"], row["width"])  # None where ingest read no content
+        if known is not None and known[0] * known[1] > self._max_pixels:
+            raise RejectedImage(Reason.TOO_MANY_PIXELS, f"more than {self._max_pixels} pixels")
         data = read_ingested(row["path"], size=row["bytes"], sha256=row["sha256"])
-        return decode_ingested(data, format=row["format"], mode=row["mode"], max_pixels=self._max_pixels)
+        pixels = decode_ingested(data, format=row["format"], mode=row["mode"], max_pixels=self._max_pixels)
+        if known is not None and pixels.shape[:2] != known:
+            raise RejectedImage(Reason.CHANGED, "size differs from what was ingested; ingest again")
+        return pixels
 
 
 class PackedPixels:
@@ -58,8 +65,10 @@ class PackedPixels:
         return pixels
 
 
-def count_bytes(examples: Examples) -> int:
-    """Return the bytes of all images when they are decoded."""
+def count_bytes(examples: Examples) -> int | None:
+    """Return the bytes of all images when they are decoded, None where their sizes are not known before."""
+    if examples.rows["width"].null_count:
+        return None
     areas = pc.multiply(examples.rows["width"].cast("int64"), examples.rows["height"].cast("int64"))
     return CHANNELS * (pc.sum(areas).as_py() or 0)
 
@@ -67,6 +76,8 @@ def count_bytes(examples: Examples) -> int:
 def fits_memory(examples: Examples, *, cache_mb: int) -> bool:
     """Tell whether all images, decoded, fit into so many megabytes and into what processes can share here."""
     wanted = count_bytes(examples)
+    if wanted is None:
+        return False
     shared = shutil.disk_usage(_SHARED_MEMORY).free if os.path.isdir(_SHARED_MEMORY) else wanted
     return wanted <= min(cache_mb * 10**6, shared // 2)  # batches on their way from the workers lie there too
 
@@ -78,7 +89,7 @@ def decode_all(
     workers: int = 0,
     on_images: Callable[[int, int], None] = lambda images, rejected: None,
 ) -> tuple[Examples, PackedPixels, dict[str, int]]:
-    """Decode all images; return those that can be, their pixels, and how many others there are by reason.
+    """Decode all images, of known sizes; return those that can be, their pixels, and how many not, by reason.
 
     `on_images(images, rejected)` is called from threads. Raises WorkFailed when the process was asked to stop.
     """
@@ -93,7 +104,7 @@ def decode_all(
         on_images(1, int(isinstance(found, RejectedImage)))
         return found
 
-    block = torch.empty(count_bytes(examples), dtype=torch.uint8).share_memory_()  # type: ignore[no-untyped-call]
+    block = torch.empty(count_bytes(examples) or 0, dtype=torch.uint8).share_memory_()  # type: ignore[no-untyped-call]
     view, end = block.numpy(), 0
     kept: list[int] = []
     starts: list[int] = []

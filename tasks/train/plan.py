@@ -18,13 +18,11 @@ from labelmill.tasks.store import Store, Table, open_store
 from labelmill.tasks.train.examples import NO_CLASS, Examples, choose_labelled, read_examples
 from labelmill.tasks.train.manifest import ManifestLabels, read_manifest
 from labelmill.tasks.train.order import hash_seed
+from labelmill.tasks.train.splits import choose_split, choose_test_split
 from labelmill.tasks.train.views import FittedViews
 
 REVISION = "train 1"
 """Counts up when the same parameters would give other weights."""
-
-TRAIN_SPLIT = "train"
-TEST_SPLITS = ("test", "val")
 
 _NOT_OF_THE_WEIGHTS = {
     "store", "out", "image_root", "workers", "cache_mb", "device", "eval_dataset", "eval_split", "images_version",
@@ -37,8 +35,8 @@ _NOT_OF_THE_WEIGHTS = {
 class TrainingPlan:
     """What a run learns from and is measured on.
 
-    parameters have the versions in them that were the latest; classes are the student's; labelled, validation,
-    unlabelled and test are apart but for `unlabelled`, which holds the labelled images too; manifest and maps belong to
+    classes are the student's; labelled, validation, unlabelled and test are apart but for `unlabelled`, which holds the
+    labelled images too unless they are from elsewhere; manifest and maps belong to
     the objectives pseudo and relabel. inputs: tables and versions; run: digest of all that decides the weights.
     """
 
@@ -88,11 +86,12 @@ def plan_training(parameters: TrainParameters) -> TrainingPlan:
     maps = _open_maps(store, parameters, inputs) if parameters.objective == "relabel" else None
     manifest = _open_manifest(store, parameters, inputs) if parameters.objective == "pseudo" else None
     classes = _find_classes(version, maps, manifest)
-    split = _choose_split(parameters.split, version)
+    split = choose_split(parameters.split, version)
     found = read_examples(images, version, split=split, image_root=parameters.image_root, classes=classes)
     labelled, validation = _choose(parameters, found, maps)
-    unlabelled = _read_unlabelled(store, parameters, found, validation, classes, inputs, manifest)
-    test = _read_test(store, parameters, version, split, classes, inputs)
+    test = _read_test(store, parameters, version, classes, inputs)
+    pool = _read_pool(store, parameters, version, found, classes, inputs)
+    unlabelled = None if pool is None else _choose_unlabelled(pool, validation, test, manifest)
     student = start_student(parameters, classes)
     plan = TrainingPlan(
         parameters=parameters, classes=classes, student=student, labelled=labelled, validation=validation,
@@ -138,10 +137,6 @@ def _find_classes(version: Version, maps: LabelMaps | None, manifest: ManifestLa
     return found
 
 
-def _choose_split(split: str | None, version: Version) -> str | None:
-    return TRAIN_SPLIT if split is None and TRAIN_SPLIT in version.metadata["roots"] else split
-
-
 def _choose(parameters: TrainParameters, found: Examples, maps: LabelMaps | None) -> tuple[Examples, Examples]:
     seed = parameters.seed if parameters.label_seed is None else parameters.label_seed
     chosen, aside = choose_labelled(
@@ -150,57 +145,56 @@ def _choose(parameters: TrainParameters, found: Examples, maps: LabelMaps | None
     if maps is not None:
         if parameters.labels_per_class is None:  # their own labels are not needed
             chosen = np.setdiff1d(np.arange(len(found)), aside)
-        chosen = chosen[maps.has_map(maps.rows_of([found.ids()[place] for place in chosen])).numpy()]
+        chosen = chosen[maps.has_map(maps.rows_of(found.take(chosen).ids())).numpy()]
     if not len(chosen) and parameters.objective != "pseudo":
         raise BadInput(f"objective: {parameters.objective} needs labelled images, {found.table} has none for it")
     return found.take(chosen), found.take(aside)
 
 
-def _read_unlabelled(
+def _read_pool(
     store: Store,
     parameters: TrainParameters,
+    version: Version,
     found: Examples,
-    validation: Examples,
     classes: ClassList,
     inputs: dict[str, int],
-    manifest: ManifestLabels | None,
 ) -> Examples | None:
+    """Return the images to take unlabelled ones from; `found` are those of the split with the labelled ones."""
     if parameters.objective in ("supervised", "relabel"):
         return None
-    if parameters.unlabelled_dataset in (None, parameters.dataset) and parameters.unlabelled_split is None:
-        aside = set(validation.ids())
-        pool = found.take([place for place, name in enumerate(found.ids()) if name not in aside])
-    else:
-        table = store.table(f"{parameters.unlabelled_dataset or parameters.dataset}.images")
-        version = table.version()
-        inputs[table.name] = version.number
-        split = _choose_split(parameters.unlabelled_split, version)
-        pool = read_examples(table, version, split=split, image_root=None, classes=classes)
+    own = parameters.unlabelled_dataset in (None, parameters.dataset)
+    if own and parameters.unlabelled_split is None:
+        return found
+    table = store.table(f"{parameters.unlabelled_dataset or parameters.dataset}.images")
+    chosen = version if own else table.version()
+    inputs[table.name] = chosen.number
+    split = choose_split(parameters.unlabelled_split, chosen)
+    return read_examples(table, chosen, split=split, image_root=None, classes=classes, field="unlabelled_split")
+
+
+def _choose_unlabelled(
+    pool: Examples, validation: Examples, test: Examples, manifest: ManifestLabels | None
+) -> Examples:
+    seen = len(pool) - len(pool.without(test))
+    if seen:
+        raise BadInput(
+            f"unlabelled_split: {seen} of its {len(pool)} images are those of {test.table} that the accuracy is "
+            "measured on; name another split for one of them"
+        )
+    pool = pool.without(validation)
     return pool if manifest is None else manifest.choose(pool)
 
 
 def _read_test(
-    store: Store,
-    parameters: TrainParameters,
-    version: Version,
-    learnt: str | None,
-    classes: ClassList,
-    inputs: dict[str, int],
+    store: Store, parameters: TrainParameters, version: Version, classes: ClassList, inputs: dict[str, int]
 ) -> Examples:
+    split = choose_test_split(parameters, version)
     own = parameters.eval_dataset in (None, parameters.dataset)
-    split = parameters.eval_split
-    if own:
-        split = split or next((name for name in TEST_SPLITS if name in version.metadata["roots"]), None)
-        if split is None or split == learnt or learnt is None:
-            raise BadInput(
-                "eval_dataset: nothing is left to measure on: name a split to learn from and another one by "
-                "eval_split, or another dataset"
-            )
     table = store.table(f"{parameters.eval_dataset or parameters.dataset}.images")
     chosen = version if own else table.version()
     inputs[table.name] = chosen.number
-    found = read_examples(table, chosen, split=split, image_root=None, classes=classes)
-    if not (found.classes != NO_CLASS).any() and not found.several:
+    found = read_examples(table, chosen, split=split, image_root=None, classes=classes, field="eval_split")
+    if not (found.classes != NO_CLASS).any() and not any(found.several.values()):
         raise BadInput(f"eval_dataset: no image of {table.name} has a class of the student's")
     return found
 

@@ -8,6 +8,7 @@ from labelmill.schemas.errors import BadInput
 from labelmill.schemas.parameters import TrainParameters
 from labelmill.tasks.augmentation.read_policy import read_policy
 from labelmill.tasks.store import open_store
+from labelmill.tasks.train.splits import check_split, choose_test_split
 
 _NO_FILE = ("none", "pretrained", "package:")
 
@@ -16,11 +17,14 @@ def check_train(parameters: TrainParameters) -> None:
     """Raise BadInput or NotInStore when tables, weights or policies are not there."""
     store = open_store(parameters.store)
     version = store.table(f"{parameters.dataset}.images").version(parameters.images_version)
-    known = sorted(version.metadata["roots"])
-    if parameters.split is not None and parameters.split not in known:
-        raise BadInput(f"split: expected one of {', '.join(known)}, got {parameters.split!r}")
-    for other in {parameters.eval_dataset, parameters.unlabelled_dataset} - {None}:
-        store.table(f"{other}.images").version()
+    check_split("split", parameters.split, version)
+    test_split = choose_test_split(parameters, version)
+    for field, other, split in (
+        ("eval_split", parameters.eval_dataset, test_split),
+        ("unlabelled_split", parameters.unlabelled_dataset, parameters.unlabelled_split),
+    ):
+        own = other in (None, parameters.dataset)
+        check_split(field, split, version if own else store.table(f"{other}.images").version())
     if parameters.objective == "relabel":
         name = parameters.label_maps or f"{parameters.dataset}.label_maps"
         store.table(name).version(parameters.label_maps_version)

@@ -5,6 +5,7 @@ from functools import partial
 import pytest
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from torch import nn
 
 from labelmill.models.learner import Learner, LearningSettings, find_rate_factor, statistics_kept
@@ -133,3 +134,16 @@ def test_statistics_kept_leaves_running_statistics_and_uses_the_batch_s(accelera
     with torch.no_grad():
         assert seen.equal(model(inputs))
     assert not model[1].running_mean.equal(before)
+
+
+def test_network_computes_in_the_accelerator_s_precision_and_the_model_in_float32():
+    AcceleratorState._reset_state(reset_partial_state=True)
+    learner = make_learner(Accelerator(cpu=True, mixed_precision="bf16"), average=0.5)
+    seen = []
+    learner.model[0].register_forward_hook(lambda module, inputs, output: seen.append(output.dtype))
+
+    logits = learner.network(torch.randn(4, 3))
+    learner.model(torch.randn(4, 3))
+    AcceleratorState._reset_state(reset_partial_state=True)
+
+    assert (logits.dtype, seen) == (torch.float32, [torch.bfloat16, torch.float32])
