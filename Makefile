@@ -32,7 +32,7 @@ check: .venv/.installed
 
 # In this order: what is compared with scripts, peers and bounds, then what the labels are worth.
 BENCHES := relabel_speed pseudolabel_speed peers pooling_speed sql_speed run_costs kills cuda_speed forward_speed fast_labels label_quality \
-	lsun_speed ingest_speed coco_speed augment_speed anchors_speed
+	lsun_speed ingest_speed coco_speed augment_speed anchors_speed selection_speed train_speed learning
 
 bench: .venv/.installed
 	@for bench in $(BENCHES); do echo "\n## $$bench"; $(BIN)/python tests/bench/$$bench.py || exit 1; done

@@ -3,8 +3,11 @@
     python tests/bench/learning.py [digits|cifar] [--seeds 5] [--steps 400] [--only uda,mpl] [--keep FOLDER]
 
 digits: scikit-learn's 1,797 handwritten digits of 8 pixels, 500 of them held out, 5 labels a class, conv4 on 16 pixels.
-cifar: CIFAR-10 of the sample data (LABELMILL_SAMPLE_DATA) as JPEGs, 10,000 for training with 40 labels a class, 2,000
-held out, conv4 on 32 pixels.
+cifar: CIFAR-10 of the sample data (LABELMILL_SAMPLE_DATA) at 32 pixels, 10,000 for training with 40 labels a class and
+the 10,000 of the test split; on a GPU, with the papers' numbers of labels and network:
+
+    python tests/bench/learning.py cifar --student wrn_28_2 --labels-per-class 400 --train-per-class 5000 --ratio 7
+        --batch-size 64 --steps 20000
 
 Every run has the same steps, labelled images a step, network, rate and labelled images of its seed; the unlabelled
 images are all of the training split, whose labels nobody looks at. pseudo takes its labels from the supervised student
@@ -82,12 +85,12 @@ def write_digits(folder: Path) -> None:
             Image.fromarray((digits.images[place] * 255 / 16).round().astype(np.uint8)).save(path)
 
 
-def write_cifar(folder: Path) -> None:
+def write_cifar(folder: Path, train_per_class: int) -> None:
     """Write some of CIFAR-10 as PNG files by split and class, the first of each class."""
     sample = Path(os.environ["LABELMILL_SAMPLE_DATA"])
     rows = pq.read_table(sample / "cifar10/cifar10_jpeg.parquet")
     content = next(name for name in rows.column_names if "binary" in str(rows.schema.field(name).type))
-    for split, per_class in (("train", 1000), ("test", 200)):
+    for split, per_class in (("train", train_per_class), ("test", 1000)):
         counts: dict[int, int] = {}
         columns = (rows["split"].to_pylist(), rows["label"].to_pylist(), rows[content])
         for place, (own, label, data) in enumerate(zip(*columns, strict=True)):
@@ -107,13 +110,13 @@ def ingest(folder: Path, store: Path, dataset: str) -> None:
         commit_ingest(run, [ingest_chunk(run, chunk) for chunk in run.chunks])
 
 
-def choose_pseudo_labels(store: Path, dataset: str, teacher: Path) -> None:
+def choose_pseudo_labels(store: Path, dataset: str, student: str, teacher: Path) -> None:
     """Store what a supervised student says of the training images, and choose of it."""
     run = prepare_pseudolabel(
         PseudolabelParameters(
             store=str(store),
             dataset=dataset,
-            teacher="conv4",
+            teacher=student,
             weights=str(teacher),
             split="train",
             top_k=10,
@@ -126,13 +129,15 @@ def choose_pseudo_labels(store: Path, dataset: str, teacher: Path) -> None:
     select_labels(SelectParameters(store=str(store), dataset=dataset, threshold=0.8, targets="hard"))
 
 
-def train(store: Path, dataset: str, objective: str, out: Path, given: dict[str, Any]) -> tuple[float, float]:
-    """Train and commit as the flow does; return the accuracy and the share of the time that waited for data."""
+def train(store: Path, dataset: str, objective: str, out: Path, given: dict[str, Any]) -> tuple[float, str]:
+    """Train and commit as the flow does; return the accuracy, and the speed with the share of waiting for data."""
     plan = plan_training(TrainParameters(store=str(store), dataset=dataset, objective=objective, out=str(out), **given))
     trained = train_student(plan, on_steps=lambda done, reused: None)
     checkpoints, curves = commit_training(plan, trained)
     write_files(plan, trained, build_training_page(plan.training, curves, checkpoints))
-    return trained.accuracy.value, trained.loop.waited_s / max(trained.loop.seconds, 1e-9)
+    seconds = max(trained.loop.seconds, 1e-9)
+    waited = 100 * trained.loop.waited_s / seconds
+    return trained.accuracy.value, f"{trained.loop.images / seconds:,.0f} views/s, waited {waited:.0f} %"
 
 
 def describe(values: list[float], base: list[float]) -> str:
@@ -156,6 +161,10 @@ def main() -> None:
     parser.add_argument("--first-seed", type=int, default=10)
     parser.add_argument("--steps", type=int, default=400)
     parser.add_argument("--ratio", type=int, default=4)
+    parser.add_argument("--student", default="conv4")
+    parser.add_argument("--batch-size", type=int, default=16)
+    parser.add_argument("--labels-per-class", type=int, help="default: 5 of digits, 40 of cifar")
+    parser.add_argument("--train-per-class", type=int, default=1000, help="of cifar")
     parser.add_argument("--only", default=",".join(OBJECTIVES))
     parser.add_argument("--keep", type=Path, help="folder for the store and the students; default: a temporary one")
     asked = parser.parse_args()
@@ -164,10 +173,12 @@ def main() -> None:
         root = asked.keep or Path(temporary)
         store, folder = root / "store", root / "images"
         if not store.exists():
-            (write_digits if asked.data == "digits" else write_cifar)(folder)
+            write_digits(folder) if asked.data == "digits" else write_cifar(folder, asked.train_per_class)
             ingest(folder, store, asked.data)
-        common = COMMON[asked.data] | {"student": "conv4", "batch_size": 16, "unlabelled_ratio": asked.ratio}
-        common |= {"steps": asked.steps}
+        common = COMMON[asked.data] | {"student": asked.student, "batch_size": asked.batch_size}
+        common |= {"steps": asked.steps, "unlabelled_ratio": asked.ratio}
+        if asked.labels_per_class:
+            common["labels_per_class"] = asked.labels_per_class
         if asked.data == "digits":
             weak, strong = root / "weak.yaml", root / "strong.yaml"
             weak.write_text(DIGIT_VIEWS.replace("NAME", "weak"))
@@ -178,12 +189,14 @@ def main() -> None:
             for name in objectives:
                 began, out = time.monotonic(), root / f"{name}-{seed}"
                 if name == "pseudo":
-                    choose_pseudo_labels(store, asked.data, root / f"supervised-{seed}" / "student.safetensors")
-                accuracy, waited = train(store, asked.data, name, out, common | SETTINGS[name] | {"seed": seed})
+                    choose_pseudo_labels(
+                        store, asked.data, asked.student, root / f"supervised-{seed}" / "student.safetensors"
+                    )
+                accuracy, speed = train(store, asked.data, name, out, common | SETTINGS[name] | {"seed": seed})
                 found[name].append(accuracy)
                 seconds = time.monotonic() - began
                 print(
-                    f"seed {seed} {name:10} {100 * accuracy:6.2f} %  {seconds:5.0f} s, waited {100 * waited:2.0f} %",
+                    f"seed {seed} {name:10} {100 * accuracy:6.2f} %  {seconds:5.0f} s, {speed}",
                     file=sys.stderr,
                     flush=True,
                 )

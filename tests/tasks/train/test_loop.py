@@ -3,6 +3,8 @@
 import shutil
 
 import pytest
+import safetensors.torch
+import torch
 from tests.tasks.train.trained import Killed, parameters_of, train
 
 from labelmill.models.training_steps import TrainingBatch
@@ -175,3 +177,13 @@ def test_train_images_gone_after_the_start_are_counted(store, made_colours, tmp_
     rejected = train(store, cache_mb=0, seed=1, **given).trained.rejected
     assert rejected.pop("passed_over") >= 1
     assert rejected == {"empty": 1}
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+def test_train_on_a_gpu_learns_and_hands_over_weights_of_the_cpu(store, precision):
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    ended = train(store, objective="uda", steps=40, device="cuda", precision=precision)
+    assert ended.trained.accuracy.value > 0.9
+    assert safetensors.torch.load(ended.weights)["head.weight"].device.type == "cpu"
