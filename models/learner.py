@@ -126,6 +126,7 @@ class Learner:
             "model": self.model.state_dict(),
             "optimizer": self._optimizer.state_dict(),
             "average": None if self.average is None else self.average.state_dict(),
+            "scaler": None if self._accelerator.scaler is None else self._accelerator.scaler.state_dict(),
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
@@ -134,6 +135,8 @@ class Learner:
         self._optimizer.load_state_dict(state["optimizer"])
         if self.average is not None:
             self.average.load_state_dict(state["average"])
+        if self._accelerator.scaler is not None:
+            self._accelerator.scaler.load_state_dict(state["scaler"])
 
 
 def _make_optimizer(groups: list[dict[str, Any]], settings: LearningSettings) -> torch.optim.Optimizer:

@@ -26,9 +26,9 @@ REVISION = "train 1"
 
 _NOT_OF_THE_WEIGHTS = {
     "store", "out", "image_root", "workers", "cache_mb", "device", "eval_dataset", "eval_split", "images_version",
-    "label_maps_version", "manifest_version", "checkpoint_every",
+    "label_maps_version", "manifest_version", "checkpoint_every", "student_weights", "weak_policy", "strong_policy",
 }  # fmt: skip
-"""Parameters that change no weight, or change them only through the tables that they name."""
+"""Parameters that change no weight, or only through the tables and files that they name, whose digests count."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
