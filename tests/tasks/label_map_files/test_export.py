@@ -20,7 +20,7 @@ from labelmill.schemas.parameters import ExportLabelMapsParameters
 from labelmill.tasks.label_map_files import export_shard as export_shard_module
 from labelmill.tasks.label_map_files.export_job import prepare_export
 from labelmill.tasks.label_map_files.export_shard import Exported, export_shard
-from labelmill.tasks.store import open_store
+from labelmill.tasks.store import Change, open_store
 
 STEP = LOGIT_STEP
 CLASSES = 40
@@ -140,7 +140,8 @@ def store_with_uris(store, uris):
     latest = maps.version()
     lineage = latest.lineage.model_copy(update={"inputs": {"imagenet.images": version.number + 1}})
     schema = pa.concat_tables([maps.read_part(latest.parts[0])]).schema
-    maps.replace(latest.parts, schema=schema, metadata=latest.metadata, lineage=lineage)
+    change = Change(operation="replace", parts=latest.parts, metadata=latest.metadata)
+    maps.commit(lambda _: change, schema=schema, lineage=lineage)
 
 
 @pytest.mark.parametrize("evil", ["../evil.JPEG", "/tmp/evil.JPEG", "n01443537/../../evil.JPEG"])
