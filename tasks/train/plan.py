@@ -79,6 +79,8 @@ def plan_training(parameters: TrainParameters) -> TrainingPlan:
 
     Raises BadInput and NotInStore, naming the field, for what does not fit together.
     """
+    if parameters.precision == "fp16" and device_kind(parameters.device) == "cpu":
+        raise BadInput("precision: fp16 needs a GPU; expected fp32 or bf16 on a CPU")
     store = open_store(parameters.store)
     images = store.table(f"{parameters.dataset}.images")
     version = images.version(parameters.images_version)

@@ -102,3 +102,8 @@ def test_start_student_random_weights_are_the_seed_s(store):
     first, again, other = (next(iter(plan(store, seed=seed).student.model.state_dict().values())) for seed in (0, 0, 1))
     assert first.equal(again)
     assert not first.equal(other)
+
+
+def test_plan_training_half_precision_on_a_cpu_is_refused(store):
+    with pytest.raises(BadInput, match="precision: fp16 needs a GPU"):
+        plan(store, precision="fp16", device="cpu")
