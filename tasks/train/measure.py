@@ -64,12 +64,9 @@ def measure(
                 pixels.append(one)
                 answers.append(_answers(examples, place))
         if pixels:
+            batch_images = normalise_batch(torch.from_numpy(np.stack(pixels)).to(device), preprocessing)
             with torch.no_grad():
-                best = (
-                    model(normalise_batch(torch.from_numpy(np.stack(pixels)).to(device), preprocessing))
-                    .argmax(1)
-                    .tolist()
-                )
+                best = model(batch_images).argmax(1).tolist()
             right += sum(one in answer for one, answer in zip(best, answers, strict=True))
             images += len(pixels)
     model.train(was_training)
