@@ -275,6 +275,7 @@ def test_run_killed_leaves_no_process_and_the_rerun_ends_with_the_same_bytes(
     assert verify_version(table).problems == ()
 
 
+@pytest.mark.drill
 @pytest.mark.prefect
 @pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
 def test_run_whose_server_is_killed_says_so_ends_and_has_lost_nothing(
@@ -292,7 +293,10 @@ def test_run_whose_server_is_killed_says_so_ends_and_has_lost_nothing(
 
 
 @pytest.mark.prefect
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["SIGINT", "SIGTERM"])
+@pytest.mark.parametrize(
+    "number",
+    [pytest.param(signal.SIGINT, id="SIGINT"), pytest.param(signal.SIGTERM, id="SIGTERM", marks=pytest.mark.drill)],
+)
 def test_run_asked_to_stop_ends_at_a_batch_and_the_rerun_goes_on(
     imagenet, unbroken, start_cli, relabel, relabel_options, number, receipts, wait_for
 ):

@@ -79,6 +79,7 @@ def test_import_then_export_by_the_command_line(tmp_path, imagenet, run):
     assert len(list((tmp_path / "out").rglob("*.pt"))) == 59
 
 
+@pytest.mark.drill
 @pytest.mark.prefect
 def test_import_killed_goes_on_and_ends_with_the_same_parts(tmp_path, imagenet, start_cli, run, receipts, wait_for):
     store, maps = imagenet
@@ -100,6 +101,7 @@ def test_import_killed_goes_on_and_ends_with_the_same_parts(tmp_path, imagenet, 
     assert verify_version(table).problems == ()
 
 
+@pytest.mark.drill
 @pytest.mark.prefect
 def test_export_killed_goes_on_and_leaves_every_file_whole(tmp_path, imagenet, start_cli, run, wait_for):
     store, maps = imagenet

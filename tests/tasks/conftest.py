@@ -8,9 +8,11 @@ import tempfile
 import urllib.request
 import uuid
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
 import pytest
+from botocore.loaders import create_loader
 
 from labelmill.tasks.objects import filesystem
 from labelmill.tasks.objects.filesystem import open_filesystem
@@ -90,7 +92,15 @@ class Bucket:
 
 
 @pytest.fixture(scope="session")
-def s3_server():
+def s3_descriptions():
+    """Let all clients of the session read botocore's descriptions of services once: most of the cost of a client."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("botocore.session.create_loader", cache(create_loader))
+        yield
+
+
+@pytest.fixture(scope="session")
+def s3_server(s3_descriptions):
     """The endpoint of an S3 server."""
     server = subprocess.Popen([sys.executable, S3_SERVER], stdout=subprocess.PIPE, text=True)
     with server:

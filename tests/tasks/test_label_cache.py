@@ -289,13 +289,13 @@ def start(code, *arguments):
 
 
 def test_pool_in_several_processes_that_build_at_once_gives_the_same(made, cache):
-    running = [start(BUILD, str(made[0].root)) for _ in range(3)]
-    assert [process.stdout.readline() for process in running] == ["ready\n"] * 3
+    running = [start(BUILD, str(made[0].root)) for _ in range(2)]
+    assert [process.stdout.readline() for process in running] == ["ready\n"] * 2
     for process in running:
         process.stdin.write("go\n")
         process.stdin.flush()
     said = [process.communicate()[0] for process in running]
-    assert [process.returncode for process in running] == [0, 0, 0]
+    assert [process.returncode for process in running] == [0, 0]
     assert len(set(said)) == 1
     assert len(said[0]) > 100
     assert len(list(cache.iterdir())) == 3  # and nothing unfinished

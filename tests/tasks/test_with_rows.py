@@ -21,6 +21,8 @@ TABLE = "imagenet.label_maps"
 as_pixels = v2.Compose([v2.PILToTensor(), v2.ToDtype(torch.float32, scale=True)])
 # A forked child of a process with threads; the pools of torch and pyarrow are threads, and unused in the child.
 forks = pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
+# A spawned one imports torch anew, for seconds.
+each_method = pytest.mark.parametrize(("method", "workers"), [("fork", 2), ("spawn", 1)], ids=["fork", "spawn"])
 
 
 @pytest.fixture(scope="module")
@@ -142,11 +144,11 @@ def test_with_rows_of_other_images_or_too_few_files_is_refused(maps, images):
 
 
 @forks
-@pytest.mark.parametrize("method", ["fork", "spawn"])
-def test_with_rows_in_the_workers_of_a_data_loader_gives_every_row_its_pixels(maps, images, method):
+@each_method
+def test_with_rows_in_the_workers_of_a_data_loader_gives_every_row_its_pixels(maps, images, method, workers):
     train = labelmill.WithRows(images, maps)
     seen = {}
-    for crops, targets, rows in DataLoader(train, 4, num_workers=2, multiprocessing_context=method):
+    for crops, targets, rows in DataLoader(train, 4, num_workers=workers, multiprocessing_context=method):
         assert crops.image.shape[1:] == (3, 8, 12)
         labels = maps.pool(rows, crops.box)
         assert torch.allclose(labels.sum(1), torch.ones(len(rows)), atol=1e-5)
@@ -155,9 +157,9 @@ def test_with_rows_in_the_workers_of_a_data_loader_gives_every_row_its_pixels(ma
 
 
 @forks
-@pytest.mark.parametrize("method", ["fork", "spawn"])
+@each_method
 @pytest.mark.parametrize("opened", [False, True], ids=["not opened yet", "opened before"])
-def test_pool_in_the_workers_of_a_data_loader_gives_the_same(maps, folder, method, opened):
+def test_pool_in_the_workers_of_a_data_loader_gives_the_same(maps, folder, method, workers, opened):
     boxes = torch.rand(3, 4).sort(1).values
     rows = [torch.tensor(some) for some in ([0, 5, 11], [1, 1, 3], [10, 0, 7], [9, 8, 6])]
     expected = [maps.pool(some, boxes) for some in rows]
@@ -165,7 +167,7 @@ def test_pool_in_the_workers_of_a_data_loader_gives_the_same(maps, folder, metho
     if opened:
         here.prepare()
     pool = partial(here.pool, boxes=boxes)
-    got = list(DataLoader(rows, None, collate_fn=pool, num_workers=2, multiprocessing_context=method))
+    got = list(DataLoader(rows, None, collate_fn=pool, num_workers=workers, multiprocessing_context=method))
     assert all(torch.equal(one, other) for one, other in zip(got, expected, strict=True))
 
 

@@ -51,6 +51,7 @@ def test_demo_shows_the_rejected_image_the_answers_and_what_to_type_next(first):
     assert (folder / "out" / "index.html").read_text().count("<article") == 63
 
 
+@pytest.mark.drill
 @pytest.mark.prefect
 def test_demo_second_run_into_the_same_folder_reuses_all_and_says_the_same(first):
     folder, said = first

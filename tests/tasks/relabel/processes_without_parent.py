@@ -1,4 +1,4 @@
-"""Start two engine processes, write their ids, and wait to be killed."""
+"""Start an engine process, write its id in a list, and wait to be killed."""
 
 import json
 import sys
@@ -14,7 +14,7 @@ def main():
     engine = ProcessEngine(
         TeacherSource(**given["source"]),
         RelabelSettings(**given["settings"]),
-        devices=["cpu", "cpu"],
+        devices=["cpu"],
         workers=2,
         digest=given["digest"],
     )

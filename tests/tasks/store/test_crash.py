@@ -68,7 +68,7 @@ def check_latest(table):
 
 def test_commit_killed_at_many_moments_reader_sees_whole_versions_and_gc_cleans(store, files_of, make_old):
     table = store.table("imagenet.things")
-    nursery = subprocess.Popen([sys.executable, "-c", NURSERY, str(store.root), "20", "0"])
+    nursery = subprocess.Popen([sys.executable, "-c", NURSERY, str(store.root), "10", "0"])
     seen = set()
     while nursery.poll() is None:
         seen.add(check_latest(table))
