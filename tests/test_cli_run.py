@@ -315,6 +315,7 @@ def test_run_asked_to_stop_ends_at_a_batch_and_the_rerun_goes_on(
     assert relabel(imagenet, shard_size=4, batch_size=2).parts == unbroken
 
 
+@pytest.mark.drill
 @pytest.mark.prefect
 def test_run_on_a_full_disk_says_so_in_one_line(imagenet, run_cli, relabel_options):
     """A limit on the size of files stands for the disk: part files do not fit, smaller ones do."""

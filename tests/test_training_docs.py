@@ -36,7 +36,9 @@ def replaced(text, values):
     return text
 
 
-@pytest.mark.parametrize("cutmix", [True, False], ids=["with CutMix", "without"])
+@pytest.mark.parametrize(
+    "cutmix", [pytest.param(True, id="with CutMix"), pytest.param(False, id="without", marks=pytest.mark.drill)]
+)
 def test_loop_of_the_training_page_runs(folder, tmp_path, cutmix):
     (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "training.md").read_text(), re.DOTALL)
     values = {

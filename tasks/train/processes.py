@@ -46,7 +46,9 @@ def _launch(plan: TrainingPlan, on_steps: OnSteps) -> Trained:
         rdzv_endpoint="localhost:0", max_restarts=0, monitor_interval=0.5,
     )  # fmt: skip
     try:
-        results = elastic_launch(config, _run_rank)(given.model_dump(mode="json"), told, asked_to_stop)
+        results = elastic_launch(config, _run_rank)(
+            given.model_dump(mode="json"), plan.run, plan.inputs, told, asked_to_stop
+        )
     except ChildFailedError as error:
         rank, failure = error.get_first_failure()
         said = failure.message if isinstance(failure.message, str) else str(failure.message.get("message", ""))
@@ -69,10 +71,26 @@ def _listen(told: Any, asked_to_stop: Any, on_steps: OnSteps) -> None:  # noqa: 
             asked_to_stop.set()
 
 
-def _run_rank(given: dict[str, Any], told: Any, asked_to_stop: Any) -> Trained | None:  # noqa: ANN401 - see _listen
+def plan_alike(given: dict[str, Any], run: str, inputs: dict[str, int]) -> TrainingPlan:
+    """Return the plan of a run's parameters; raise WorkFailed when it reads other data than that of `run` did."""
+    plan = plan_training(TrainParameters.model_validate(given))
+    changed = sorted(name for name in inputs if plan.inputs.get(name) != inputs[name])
+    if changed or plan.run != run:
+        what = f"{', '.join(changed)} got a new version" if changed else "files that it reads changed"
+        raise WorkFailed(f"{what} while the run began; run the same command again")
+    return plan
+
+
+def _run_rank(
+    given: dict[str, Any],
+    run: str,
+    inputs: dict[str, int],
+    told: Any,  # noqa: ANN401 - see _listen
+    asked_to_stop: Any,  # noqa: ANN401
+) -> Trained | None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides what it means
     end_with_parent()
-    plan = plan_training(TrainParameters.model_validate(given))
+    plan = plan_alike(given, run, inputs)
     first = os.environ["RANK"] == "0"
 
     def tell(done: int, reused: int) -> None:

@@ -45,6 +45,7 @@ def test_relabel_several_shards_at_once_keeps_the_order_of_rows(run):
     assert [part.rows for part in version.parts] == [4] * 10
 
 
+@pytest.mark.drill
 @pytest.mark.prefect
 def test_relabel_a_failing_shard_among_several_is_named_and_the_others_are_kept(run, receipts):
     store, code, out, err = run(LABELMILL_TEST_BREAK="3")
