@@ -23,6 +23,7 @@ from labelmill.tasks.relabel.engine import OnBatch, ignore_batch
 from labelmill.tasks.relabel.engine_process import TeacherSource, serve
 from labelmill.tasks.relabel.load import ImageToLabel
 from labelmill.tasks.relabel.settings import RelabelSettings
+from labelmill.tasks.start_shielded import shielded_from_interrupts
 from labelmill.tasks.stop import check_stop
 
 if TYPE_CHECKING:
@@ -182,7 +183,8 @@ def _start(source: TeacherSource, settings: RelabelSettings, device: str, worker
         name=f"labelmill {device}",
         daemon=True,  # when nobody closes the engine, Python's exit ends it
     )
-    process.start()
+    with shielded_from_interrupts():
+        process.start()
     for end in theirs:
         end.close()  # so that the process's death is the end of the pipe
     return _Worker(device=device, process=process, lanes=tuple(pair[0] for pair in pairs), lock=threading.Lock())

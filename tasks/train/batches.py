@@ -16,6 +16,7 @@ from labelmill.tasks.augmentation.pixel_ops import use_one_thread
 from labelmill.tasks.images.decode_image import Pixels
 from labelmill.tasks.images.rejected_image import RejectedImage
 from labelmill.tasks.read_label_maps import LabelMaps
+from labelmill.tasks.start_shielded import shielded_from_interrupts
 from labelmill.tasks.train.examples import Ids
 from labelmill.tasks.train.order import ShuffledOrder
 from labelmill.tasks.train.pixels import PixelSource
@@ -165,4 +166,5 @@ def load_batches(batches: StepBatches, *, start: int, stop: int, workers: int, p
         multiprocessing_context="spawn" if workers else None,
         prefetch_factor=4 if workers else None,
     )
-    return iter(loader)
+    with shielded_from_interrupts():
+        return iter(loader)

@@ -1,7 +1,10 @@
 """Batches: functions of their step, in any process."""
 
+import multiprocessing
+import os
 import pickle
 import shutil
+import signal
 
 import numpy as np
 import pytest
@@ -9,7 +12,7 @@ import torch
 from tests.tasks.train.trained import parameters_of
 
 from labelmill.schemas.errors import WorkFailed
-from labelmill.tasks.train.batches import REJECTED, StepBatches, Stream
+from labelmill.tasks.train.batches import REJECTED, StepBatches, Stream, load_batches
 from labelmill.tasks.train.learners import build_batches
 from labelmill.tasks.train.order import ShuffledOrder
 from labelmill.tasks.train.plan import plan_training
@@ -155,3 +158,15 @@ def test_build_batches_no_image_there_ends_the_run(store, own_images):
     shutil.rmtree(own_images)
     with pytest.raises(WorkFailed, match=r"no image could be read: \{'missing': 90\}; .* image_root"):
         build_batches(plan)
+
+
+def test_load_batches_ctrl_c_while_a_worker_starts_loses_no_batch(store):
+    """The terminal sends it to the whole group; stopping is for the loop to decide."""
+    made, before = batches_of(store), set(multiprocessing.active_children())
+    found = load_batches(made, start=0, stop=2, workers=1, pin=False)
+    (worker,) = set(multiprocessing.active_children()) - before
+    os.kill(worker.pid, signal.SIGINT)
+    batches = list(found)
+    assert len(batches) == 2
+    assert all(same(batch, made[step]) for step, batch in enumerate(batches))
+    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
