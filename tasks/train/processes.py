@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 from threading import Thread
@@ -20,6 +21,9 @@ from labelmill.tasks.train.job import Trained, pin_versions, train_process
 from labelmill.tasks.train.loop import OnSteps
 from labelmill.tasks.train.plan import TrainingPlan, plan_training
 
+_LOUD = ("torch.distributed.elastic.multiprocessing.api", "torch.multiprocessing.spawn")
+"""Loggers that write the traceback of a process that ended; why it did is told once, in a line."""
+
 
 def train_student(plan: TrainingPlan, *, on_steps: OnSteps) -> Trained:
     """Train in as many processes as the parameters say; raise WorkFailed when one of them ends before its time."""
@@ -36,6 +40,8 @@ def train_student(plan: TrainingPlan, *, on_steps: OnSteps) -> Trained:
 
 def _launch(plan: TrainingPlan, on_steps: OnSteps) -> Trained:
     given = pin_versions(plan)
+    for name in _LOUD:
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     context = multiprocessing.get_context("spawn")
     told: Any = context.SimpleQueue()
     asked_to_stop: Any = context.Event()
@@ -45,6 +51,8 @@ def _launch(plan: TrainingPlan, on_steps: OnSteps) -> Trained:
         min_nodes=1, max_nodes=1, nproc_per_node=given.processes, run_id=plan.run, rdzv_backend="c10d",
         rdzv_endpoint="localhost:0", max_restarts=0, monitor_interval=0.5,
     )  # fmt: skip
+    if hasattr(config, "signals_to_handle"):  # not in older versions of torch
+        config.signals_to_handle = "SIGHUP,SIGQUIT"  # those that ask to stop are ours
     try:
         results = elastic_launch(config, _run_rank)(
             given.model_dump(mode="json"), plan.run, plan.inputs, told, asked_to_stop

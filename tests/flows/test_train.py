@@ -144,3 +144,16 @@ def test_run_train_in_two_processes_learns_as_one_does(colours, run_cli, objecti
     two, one = (load_file(folder / "out/student.safetensors") for folder in (colours, alone))
     for name in one:
         torch.testing.assert_close(two[name], one[name], atol=1e-3, rtol=1e-3)
+
+
+@pytest.mark.drill
+@pytest.mark.prefect
+def test_run_train_in_two_processes_asked_to_stop_says_so_without_a_traceback(colours, start_cli, wait_for):
+    options = ("--steps", 10**6, "--checkpoint-every", 2, "--validation-per-class", 4, "--processes", 2)
+    process = start_cli("train", *given(colours, *options))
+    wait_for(lambda: list((colours / "store/colours/checkpoints/receipts").glob("[0-9a-f]*.json")), process)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+    out, err = process.communicate(timeout=240)
+    assert (process.returncode, out) == (130, ""), err
+    assert err.splitlines()[-1] == "labelmill: stopped; run the same command to go on"
+    assert "Traceback" not in err
