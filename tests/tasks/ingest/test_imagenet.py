@@ -1,9 +1,14 @@
 """Labels of ImageNet trees and flat validation folders."""
 
+import subprocess
+import sys
+
 import pytest
+from timm.data import ImageNetInfo
 
 from labelmill.schemas.classes import ClassList, ClassName
 from labelmill.schemas.errors import BadInput
+from labelmill.tasks.ingest import imagenet
 from labelmill.tasks.ingest.devkit import Devkit
 from labelmill.tasks.ingest.imagenet import find_imagenet_root, label_imagenet
 from labelmill.tasks.ingest.list_files import FileKind, ListedFile, list_files
@@ -26,6 +31,28 @@ def test_label_imagenet_tree_has_sorted_wnids_and_known_names(write_tree):
     assert names(labels) == [(FISH, "tench, Tinca tinca"), (DOG, "Siberian husky"), (unknown, unknown)]
     assert labels.keys == [FISH, DOG, unknown]
     assert labels.required
+
+
+def test_label_imagenet_names_are_those_of_timms_interface(monkeypatch):
+    wnids = [*ImageNetInfo("imagenet-22k").label_names(), "n99999999"]
+    files = [ListedFile(f"{wnid}/a.JPEG", 1, 1, FileKind.FILE) for wnid in wnids]
+    read = names(label_imagenet(files, devkit=None))
+    monkeypatch.setattr(imagenet, "_TIMMS_NAMES", "timm/no/such/file")
+    assert names(label_imagenet(files, devkit=None)) == read
+    assert len(read) == 21_842
+    assert ("n00004475", "organism, being") in read
+    assert ("n99999999", "n99999999") in read
+
+
+def test_label_imagenet_tree_is_named_without_torch():
+    code = (
+        "import sys\nfrom labelmill.tasks.ingest.imagenet import label_imagenet\n"
+        "from labelmill.tasks.ingest.list_files import FileKind, ListedFile\n"
+        "labels = label_imagenet([ListedFile('n01440764/a.JPEG', 1, 1, FileKind.FILE)], devkit=None)\n"
+        "print(labels.classes.classes[0].name, 'torch' in sys.modules)"
+    )
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert said == "tench, Tinca tinca False\n"
 
 
 def test_label_imagenet_file_outside_wnid_folders_has_no_label(write_tree):
