@@ -15,11 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import safetensors.torch
-import timm
-import torch
 from PIL import Image
-from torch import nn
 
 from labelmill.schemas.parameters import IngestImagenetParameters, RelabelParameters
 from labelmill.schemas.versions import Version
@@ -74,6 +70,11 @@ class TeacherFiles:
 @pytest.fixture(scope="session")
 def tiny_teacher(tmp_path_factory):
     """A timm model of 100,000 random weights that tells images apart; its classes stand against the sorted order."""
+    import safetensors.torch  # in here, as everywhere in this file: the process that only hands out tests needs no torch
+    import timm
+    import torch
+    from torch import nn
+
     folder = tmp_path_factory.mktemp("teacher")
     wnids = tuple(reversed(WNIDS))
     with torch.random.fork_rng():
@@ -128,6 +129,8 @@ def make_images():
 @pytest.fixture(scope="session")
 def teachers_held():
     """Let all tests of the session load a teacher once, and run torch on one core beside the engine's threads."""
+    import torch
+
     from labelmill.tasks.relabel import job
 
     torch.set_num_threads(1)
