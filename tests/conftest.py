@@ -70,7 +70,7 @@ class TeacherFiles:
 @pytest.fixture(scope="session")
 def tiny_teacher(tmp_path_factory):
     """A timm model of 100,000 random weights that tells images apart; its classes stand against the sorted order."""
-    import safetensors.torch  # in here, as everywhere in this file: the process that only hands out tests needs no torch
+    import safetensors.torch  # in here: the process that only hands out tests needs no torch
     import timm
     import torch
     from torch import nn
