@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import warnings
 from threading import Thread
 from typing import Any
 
@@ -23,6 +24,9 @@ from labelmill.tasks.train.plan import TrainingPlan, plan_training
 
 _LOUD = ("torch.distributed.elastic.multiprocessing.api", "torch.multiprocessing.spawn")
 """Loggers that write the traceback of a process that ended; why it did is told once, in a line."""
+
+_NOT_FOR_USERS = ("OMP_NUM_THREADS/MKL_NUM_THREADS unset", "Grad strides do not match bucket view strides")
+"""Warnings of accelerate and torch about choices that are ours: threads, and weights that lie channels last."""
 
 
 def train_student(plan: TrainingPlan, *, on_steps: OnSteps) -> Trained:
@@ -98,6 +102,8 @@ def _run_rank(
 ) -> Trained | None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides what it means
     end_with_parent()
+    for message in _NOT_FOR_USERS:
+        warnings.filterwarnings("ignore", message=message)
     plan = plan_alike(given, run, inputs)
     first = os.environ["RANK"] == "0"
 

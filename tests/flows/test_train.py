@@ -137,6 +137,7 @@ def test_run_train_in_two_processes_learns_as_one_does(colours, run_cli, objecti
     code, out, err = run_cli("train", *given(colours, *options, "--processes", 2))
     assert code == 0, err
     assert re.fullmatch(r"accuracy: [01]\.\d{4}", out.splitlines()[-1])
+    assert "Warning" not in err
     if student == "conv4":  # batch norms see the images of their process alone
         return
     code, _, err = run_cli("train", *given(alone, *options))

@@ -1,6 +1,7 @@
 """The commands as typed at a shell, over a store in a bucket."""
 
 import pytest
+from safetensors.torch import load_file
 
 
 @pytest.fixture
@@ -63,3 +64,39 @@ def test_run_flows_over_a_bucket(run_cli, bucket, tmp_path, make_images, tiny_te
     assert f"{source}" in err
     code, out, err = run_cli("ingest-imagenet", "--source", "s3://me:not-to-be-seen@bucket/x", *given)
     assert (code, "not-to-be-seen" in out + err) == (2, False)
+
+
+@pytest.mark.drill
+@pytest.mark.prefect
+def test_run_learning_over_a_bucket_gives_the_weights_of_a_folder(run_cli, bucket, tmp_path, make_images, tiny_teacher):
+    source = make_images(tmp_path / "train", {"n01443537": 12, "n01484850": 12})
+    teacher = [word for pair in tiny_teacher.parameters().items() for word in (f"--{pair[0]}", pair[1])]
+    held = make_images(tmp_path / "held", {"n01443537": 4, "n01484850": 4}, first=100)
+    steps = (
+        ("pseudolabel", *teacher, "--input-size", 64, "--device", "cpu"),
+        ("relabel", *teacher, "--input-size", 64, "--calibration-images", 8, "--device", "cpu"),
+        ("select", "--threshold", 0.1, "--quota", 8),
+        ("pseudo-report",),
+        ("disagreements", "--threshold", 0.1),
+    )
+    student = (
+        "--student", "conv4", "--input-size", 32, "--batch-size", 4, "--steps", 6, "--threads", 1, "--workers", 1,
+        "--eval-dataset", "held",
+    )  # fmt: skip
+    weights = {}
+    places = {"folder": (source, tmp_path / "store"), "bucket": (bucket.upload(source, "train"), f"{bucket.url}/store")}
+    for place, (images, store) in places.items():
+        code, _, err = run_cli("ingest-imagenet", "--store", store, "--dataset", "held", "--source", held)
+        assert code == 0, err
+        given = ("--store", store, "--dataset", "imagenet")
+        for flow, *options in (("ingest-imagenet", "--source", images), *steps):
+            code, out, err = run_cli(flow, *given, *options, cwd=tmp_path)
+            assert (code, "Traceback" in err, "not-to-be-seen" in out + err) == (0, False, False), err
+        for objective in ("pseudo", "relabel"):
+            kept = tmp_path / place / objective
+            code, out, err = run_cli("train", *given, "--objective", objective, *student, "--out", kept)
+            assert code == 0, err
+            weights[place, objective] = load_file(kept / "student.safetensors")
+    for objective in ("pseudo", "relabel"):
+        one, other = weights["folder", objective], weights["bucket", objective]
+        assert {name: one[name].tolist() for name in one} == {name: other[name].tolist() for name in other}
